@@ -1,0 +1,42 @@
+# Two commands matter: `make demo` and `make test`. Everything else is here for convenience; `make help` lists it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sfsync needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about a minute the first time) ..."
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+install: $(STAMP) ## make .venv with everything in it
+
+demo: $(STAMP) ## the main job, from nothing: servers, org, mirror, changes, writes, proof
+	@$(BIN)/sfsync demo
+
+up: $(STAMP) ## leave the whole stack running (Ctrl-C stops it)
+	@$(BIN)/sfsync up
+
+test: $(STAMP) ## run every test, on real servers
+	@$(BIN)/pytest -n auto $(ARGS)
+
+check: $(STAMP) ## lint, types and import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(STAMP) ## first load and refresh against plain SQL (ROWS=100000)
+	@$(BIN)/python -m bench --rows $(or $(ROWS),100000)
+
+clean: ## remove the environment and the demo's data
+	rm -rf $(VENV) .sfsync build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+.PHONY: help install demo up test check bench clean

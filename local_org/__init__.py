@@ -1,0 +1,1 @@
+"""A small Salesforce on localhost, for demo, development and tests."""

@@ -1,0 +1,1 @@
+"""What Celery may run: thin doors over the use cases of `worker`."""

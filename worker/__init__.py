@@ -1,0 +1,1 @@
+"""The worker: how the work is done. Doors, wiring, use cases and edges; see docs/architecture.md."""

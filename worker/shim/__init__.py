@@ -1,0 +1,1 @@
+"""The HTTP door: parse, authorise, call a use case, answer."""

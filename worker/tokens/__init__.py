@@ -1,0 +1,1 @@
+"""Keeping, reading and renewing the tokens of connections."""
