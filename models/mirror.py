@@ -1,0 +1,196 @@
+"""Mirrors, the runs that bring them up to date, and what those found.
+
+The mirror tables themselves are derived from the org's describe, not declared here.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    Sequence,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Created, Instant, Key, one_of
+
+MIRROR_STATES = ("new", "loading", "live", "paused")
+RUN_KINDS = ("load", "refresh", "verify")
+RUN_STATES = ("ready", "done", "failed", "parked")  # a ready run is claimable from due_at on
+PAGE_STATES = ("ready", "loaded")
+
+read_numbers = Sequence("read_numbers", metadata=Base.metadata)  # taken before a read's request is sent
+claim_tokens = Sequence("claim_tokens", metadata=Base.metadata)  # owner tokens only grow
+
+ACTIVE_RUN = text("state = 'ready'")
+
+
+class Mirror(Base):
+    """Our copy of one object of one connection.
+
+    `fresh_cursor`: all changes stamped before it, and visible when it moved, are here. `settled_cursor`: known
+    complete up to here. Both are the org's time. `fields` and `row_filter` narrow the mirror; None means everything.
+    """
+
+    __tablename__ = "mirrors"
+    __table_args__ = (
+        UniqueConstraint("connection_id", "object"),
+        CheckConstraint(one_of("state", *MIRROR_STATES), name="state"),
+        CheckConstraint("state <> 'live' OR fresh_cursor IS NOT NULL", name="live_has_cursor"),
+        Index("ix_mirrors_due", "next_refresh_at", postgresql_where=text("state = 'live'")),
+    )
+
+    id: Mapped[Key]
+    connection_id: Mapped[int] = mapped_column(ForeignKey("public.salesforce_oauth_tokens.id", ondelete="CASCADE"))
+    object: Mapped[str] = mapped_column(Text)  # API name, canonical case
+    table_name: Mapped[str] = mapped_column(Text)  # in the connection's schema
+    fields: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    row_filter: Mapped[str | None] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text, server_default="new")
+    state_reason: Mapped[str | None] = mapped_column(Text)
+    describe: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # the org's last answer, for checks at the door
+    describe_modified: Mapped[str | None] = mapped_column(Text)  # its Last-Modified header, sent back as it came
+    skipped_fields: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    stamp_field: Mapped[str | None] = mapped_column(Text)  # SystemModstamp, or what stands in for it
+    fresh_cursor: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    settled_cursor: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    refresh_seconds: Mapped[float] = mapped_column(Float, server_default=text("60"))
+    next_refresh_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    refreshed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time of the last read
+    verified_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[Created]
+
+
+class Run(Base):
+    """One resumable attempt to bring a mirror up to date. A row that is `ready` is work: claimable from `due_at` on.
+
+    `stage` says what the next step does. `read_number` was taken before the read's request was sent. `job_id` names
+    the Bulk job, so that whoever takes the run over re-attaches to it. Attempts are counted at the claim and set back
+    by progress.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", *RUN_KINDS), name="kind"),
+        CheckConstraint(one_of("state", *RUN_STATES), name="state"),
+        CheckConstraint("(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="finished"),
+        Index("uq_runs_active", "mirror_id", "kind", unique=True, postgresql_where=ACTIVE_RUN),
+        Index("ix_runs_due", "lane", "due_at", postgresql_where=ACTIVE_RUN),
+        Index("ix_runs_mirror_id_id", "mirror_id", "id"),
+    )
+
+    id: Mapped[Key]
+    mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(Text)
+    lane: Mapped[str] = mapped_column(Text)
+    cause: Mapped[str] = mapped_column(Text)  # timetable, manual, connect
+    state: Mapped[str] = mapped_column(Text, server_default="ready")
+    stage: Mapped[str] = mapped_column(Text, server_default="begin")
+    options: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    due_at: Mapped[Created]
+    claim_token: Mapped[int | None] = mapped_column(BigInteger)
+    claim_owner: Mapped[str | None] = mapped_column(Text)
+    claim_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    read_number: Mapped[int | None] = mapped_column(BigInteger)
+    window_start: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    read_started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time
+    job_id: Mapped[str | None] = mapped_column(Text)
+    columns: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # fields asked for
+    staging: Mapped[str | None] = mapped_column(Text)  # table the pages go to; None: the mirror itself
+    rows_expected: Mapped[int | None] = mapped_column(BigInteger)
+    rows_read: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    rows_changed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    rows_deleted: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    rows_rejected: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    nul_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    calls: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # org calls spent
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[Created]
+    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class RunPage(Base):
+    """One page of a run's Bulk result. Its COPY and its state commit together: a kill costs one page."""
+
+    __tablename__ = "run_pages"
+    __table_args__ = (
+        UniqueConstraint("run_id", "number"),
+        CheckConstraint(one_of("state", *PAGE_STATES), name="state"),
+        CheckConstraint("(state = 'loaded') = (loaded_at IS NOT NULL)", name="loaded"),
+        Index("ix_run_pages_ready", "run_id", "number", postgresql_where=text("state = 'ready'")),
+    )
+
+    id: Mapped[Key]
+    run_id: Mapped[int] = mapped_column(ForeignKey("sfsync.runs.id", ondelete="CASCADE"))
+    number: Mapped[int] = mapped_column(Integer)  # from 1
+    locator: Mapped[str | None] = mapped_column(Text)  # None: the first page
+    state: Mapped[str] = mapped_column(Text, server_default="ready")
+    claim_token: Mapped[int | None] = mapped_column(BigInteger)
+    claim_owner: Mapped[str | None] = mapped_column(Text)
+    claim_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    rows: Mapped[int | None] = mapped_column(BigInteger)
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    loaded_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Reject(Base):
+    """A record that Postgres refused even as text, kept as the org sent it."""
+
+    __tablename__ = "rejects"
+
+    id: Mapped[Key]
+    mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("sfsync.runs.id", ondelete="SET NULL"))
+    record_id: Mapped[str] = mapped_column(Text)
+    record: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    reason: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[Created]
+
+
+class Verification(Base):
+    """One proof of a mirror: what was compared, what differed, what it cost."""
+
+    __tablename__ = "verifications"
+    __table_args__ = (CheckConstraint(one_of("depth", "full", "quick"), name="depth"),)
+
+    id: Mapped[Key]
+    mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("sfsync.runs.id", ondelete="SET NULL"))
+    depth: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[Instant]
+    finished_at: Mapped[Instant]
+    records: Mapped[int] = mapped_column(BigInteger)  # records compared
+    fields: Mapped[int] = mapped_column(Integer)  # fields compared of each
+    differences: Mapped[int] = mapped_column(BigInteger)  # records that differ, are missing or are too many
+    missing: Mapped[int] = mapped_column(BigInteger)  # in the org, not here
+    surplus: Mapped[int] = mapped_column(BigInteger)  # here, not in the org
+    moved: Mapped[int] = mapped_column(BigInteger)  # looked different, changed meanwhile
+    repaired: Mapped[int] = mapped_column(BigInteger)
+    calls: Mapped[int] = mapped_column(BigInteger)
+    details: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))  # the first few
+
+
+class Drift(Base):
+    """A change of an object's fields that a mirror followed."""
+
+    __tablename__ = "drift"
+
+    id: Mapped[Key]
+    mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"), index=True)
+    field: Mapped[str] = mapped_column(Text)
+    change: Mapped[str] = mapped_column(Text)  # added, removed, retyped
+    detail: Mapped[str] = mapped_column(Text, server_default="")
+    created_at: Mapped[Created]
