@@ -4,18 +4,22 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 
 LOCK = 0x5F5C  # an advisory lock: two starts at once migrate one after the other
+
+
+def migration_engine(database_url: str) -> Engine:
+    """An engine without a default schema: every name is then qualified, and comparing with the models is exact."""
+    url = f"postgresql+psycopg://{database_url.split('://', 1)[1]}"
+    return create_engine(url, connect_args={"options": "-c search_path=pg_catalog -c lock_timeout=30s"})
 
 
 def upgrade(database_url: str) -> None:
     """Bring our own tables to the newest version; harmless when they are."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
-    engine = create_engine(
-        database_url.replace("postgres://", "postgresql://", 1).replace("postgresql://", "postgresql+psycopg://", 1)
-    )
+    engine = migration_engine(database_url)
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
-from models.migrations import upgrade
+from models.migrations import migration_engine, upgrade
 
 
 def main(database_url: str, message: str) -> None:
@@ -18,7 +18,7 @@ def main(database_url: str, message: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(folder))
     number = f"{len(list((folder / 'versions').glob('[0-9]*.py'))) + 1:04}"
-    with create_engine(database_url.replace("postgresql://", "postgresql+psycopg://", 1)).begin() as connection:
+    with migration_engine(database_url).begin() as connection:
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS sfsync"))
         config.attributes["connection"] = connection
         command.revision(config, message, autogenerate=True, rev_id=number)
