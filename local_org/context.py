@@ -1,0 +1,82 @@
+"""What a handler of the data API gets and gives: one call, and one answer."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from local_org.catalogue import Catalogue, ObjectType
+from local_org.errors import not_found, unreadable_json
+from local_org.store import Store
+
+if TYPE_CHECKING:
+    from local_org.oauth_store import Session
+    from local_org.org import Org
+
+
+@dataclass(slots=True)
+class Answer:
+    """A status, a JSON-able body (None: empty) and headers."""
+
+    status: int
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Result = dict[str, Any] | list[Any] | Answer | Response | None
+
+
+@dataclass(slots=True)
+class Context:
+    """One authenticated call, from the wire or from inside a Composite request (then without `request`).
+
+    `version` is the path's, such as "68.0"; `headers` have lower-case names; `query` has the last value of
+    each parameter; `upload` is the file that holds the body of calls that send data.
+    """
+
+    org: "Org"
+    store: Store
+    catalogue: Catalogue
+    version: str
+    user: str
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes = b""
+    session: "Session | None" = None
+    request: Request | None = None
+    upload: Path | None = None
+
+    def json(self) -> Any:
+        """The body. Raises ApiError JSON_PARSER_ERROR."""
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            detail = "Unexpected end-of-input" if not self.body.strip() else f"Unexpected character: {error}"
+            raise unreadable_json(f"{detail} at [line:1, column:1]") from None
+
+    def json_object(self) -> dict[str, Any]:
+        value = self.json()
+        if not isinstance(value, dict):
+            raise unreadable_json("The HTTP entity body is required, but this request has no entity body.")
+        return value
+
+    def object(self, name: str) -> ObjectType:
+        """An object that the path names. Raises ApiError NOT_FOUND."""
+        item = self.catalogue.object(name)
+        if item is None:
+            raise not_found()
+        return item
+
+    def url(self, path: str) -> str:
+        """A path of this version: url("sobjects/Account") is /services/data/v68.0/sobjects/Account."""
+        return f"/services/data/v{self.version}/{path}"
+
+    def row_filter(self, object_name: str, alias: str) -> str:
+        """An SQL condition that hides the rows which the user may not see, or "" if there are none."""
+        return self.org.access.row_filter(self.user, object_name, alias)

@@ -1,0 +1,88 @@
+"""Errors in the vendor's shapes. Source: REST API Developer Guide, "Status Codes and Error Responses"."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class ApiError(Exception):
+    """One REST error: rendered as an array with one entry, or inside a collection's result."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        fields: Sequence[str] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.fields = None if fields is None else list(fields)
+        self.extra = extra or {}
+
+    def body(self) -> list[dict[str, Any]]:
+        """The JSON array of a plain REST answer; `fields` only where the error has them."""
+        entry: dict[str, Any] = {**self.extra, "message": self.message, "errorCode": self.code}
+        if self.fields is not None:
+            entry["fields"] = self.fields
+        return [entry]
+
+    def row_error(self) -> dict[str, Any]:
+        """The entry of a collection's `errors`: here the key is `statusCode`."""
+        return {
+            **self.extra,
+            "statusCode": self.code,
+            "message": self.message,
+            "fields": self.fields or [],
+        }
+
+
+class OAuthError(Exception):
+    """An error of the OAuth endpoints: a JSON object with `error` and `error_description`."""
+
+    def __init__(self, error: str, description: str, status: int = 400) -> None:
+        super().__init__(f"{error}: {description}")
+        self.error = error
+        self.description = description
+        self.status = status
+
+    def body(self) -> dict[str, str]:
+        return {"error": self.error, "error_description": self.description}
+
+
+def not_found(message: str = "The requested resource does not exist") -> ApiError:
+    return ApiError(404, "NOT_FOUND", message)
+
+
+def deleted() -> ApiError:
+    return ApiError(404, "ENTITY_IS_DELETED", "entity is deleted", [])
+
+
+def session_expired() -> ApiError:
+    return ApiError(401, "INVALID_SESSION_ID", "Session expired or invalid")
+
+
+def wrong_method(method: str, allowed: Sequence[str]) -> ApiError:
+    text = f"HTTP Method '{method}' not allowed. Allowed are {','.join(sorted(allowed))}"
+    return ApiError(405, "METHOD_NOT_ALLOWED", text)
+
+
+def unknown_type(name: str) -> ApiError:
+    """For bodies that name an object; a path that names an unknown object answers `not_found`."""
+    text = (
+        f"sObject type '{name}' is not supported. If you are attempting to use a custom object, be sure to "
+        "append the '__c' after the entity name. Please reference your WSDL or the describe call for the "
+        "appropriate names."
+    )
+    return ApiError(400, "INVALID_TYPE", text)
+
+
+def unknown_field(field: str, object_name: str) -> ApiError:
+    return ApiError(400, "INVALID_FIELD", f"No such column '{field}' on sobject of type {object_name}")
+
+
+def unreadable_json(detail: str) -> ApiError:
+    return ApiError(400, "JSON_PARSER_ERROR", detail)

@@ -1,0 +1,65 @@
+"""Record ids: 15 case-sensitive characters, or 18 with a checksum that survives case-folding.
+
+Source: Salesforce Help, "What are the different ID formats"; the first three characters name the object.
+"""
+
+import re
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+CHECKSUM = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+INSTANCE = "Lo0"
+COUNTER_DIGITS = 9
+
+_SHAPE = re.compile(r"[0-9A-Za-z]{15}(?:[0-9A-Za-z]{3})?")
+_PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
+
+
+def checksum(id15: str) -> str:
+    """The three characters that turn a 15-character id into its 18-character form."""
+    return "".join(
+        CHECKSUM[sum(1 << i for i, char in enumerate(id15[start : start + 5]) if "A" <= char <= "Z")]
+        for start in (0, 5, 10)
+    )
+
+
+def to_18(text: str) -> str | None:
+    """The 18-character form of an id in either form; None if `text` is not an id.
+
+    The last three characters of an 18-character id restore the case of the others.
+    """
+    if not _SHAPE.fullmatch(text):
+        return None
+    if len(text) == 15:
+        return text + checksum(text)
+    id15 = _restore_case(text[:15], text[15:].upper())
+    return None if id15 is None else id15 + checksum(id15)
+
+
+def _restore_case(id15: str, check: str) -> str | None:
+    if any(char not in CHECKSUM for char in check):
+        return None
+    upper = [(CHECKSUM.index(check[i // 5]) >> (i % 5)) & 1 for i in range(15)]
+    letters = [char.upper() if up else char.lower() for char, up in zip(id15, upper, strict=True)]
+    restored = "".join(letters)
+    return restored if checksum(restored) == check else None
+
+
+def numbered(prefix: str, number: int) -> str:
+    """The 18-character id of the `number`-th record (from 0) with this key prefix in this org."""
+    head = f"{prefix}{INSTANCE}"
+    digits = ""
+    while number:
+        number, rest = divmod(number, 3844)
+        digits = _PAIRS[rest] + digits
+    id15 = head + digits.rjust(COUNTER_DIGITS, "0")[-COUNTER_DIGITS:]
+    return id15 + checksum(id15)
+
+
+def number_of(id18: str) -> int | None:
+    """The counter inside an id of this org; None for ids that another org made."""
+    if id18[3:6] != INSTANCE:
+        return None
+    number = 0
+    for char in id18[6:15]:
+        number = number * 62 + ALPHABET.index(char)
+    return number

@@ -1,0 +1,224 @@
+"""Records on disk: one SQLite file, many readers on snapshots, one writer at a time."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from local_org import schema
+from local_org.catalogue import Catalogue, Field, ObjectType
+from local_org.clock import Clock
+from local_org.ids import numbered
+
+FILE_NAME = "org.sqlite3"
+
+
+class Store:
+    """The org's data folder. `read()` and `write()` give SQLite connections inside a transaction."""
+
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self.folder = folder
+        self.clock = clock or Clock()
+        self._pool: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        self._all: list[sqlite3.Connection] = []
+        self._write_lock = threading.RLock()
+        self._open()
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._writer = self.connect()
+        self._writer.executescript(schema.SYSTEM_TABLES)
+        self._load_catalogue()
+        self._load_clock()
+        row = self._writer.execute("SELECT min(stamp_ms), min(commit_ms) FROM _late").fetchone()
+        self._oldest_open: int | None = row[0]
+        self._next_due: int | None = row[1]
+
+    def connect(self) -> sqlite3.Connection:
+        """A new connection, in autocommit; the caller closes it."""
+        conn = sqlite3.connect(self.folder / FILE_NAME, timeout=60, isolation_level=None, check_same_thread=False)
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "temp_store=MEMORY",
+            "cache_size=-32000",
+            "mmap_size=1073741824",
+        ):
+            conn.execute(f"PRAGMA {pragma}")
+        conn.create_function("lower_text", 1, _lower, deterministic=True)
+        return conn
+
+    def close(self) -> None:
+        with self._write_lock:
+            for conn in self._all:
+                conn.close()
+            self._all.clear()
+            self._pool = SimpleQueue()
+            self._writer.close()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection on one snapshot of the data. Never write through it."""
+        self.apply_due()
+        try:
+            conn = self._pool.get_nowait()
+        except Empty:
+            conn = self.connect()
+            self._all.append(conn)
+        conn.execute("BEGIN")
+        try:
+            yield conn
+        finally:
+            conn.execute("ROLLBACK")
+            self._pool.put(conn)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """The one writing connection, in a transaction: committed at the end, rolled back on an exception."""
+        with self._write_lock:
+            self.apply_due()
+            with self._transaction() as conn:
+                yield conn
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        conn = self._writer
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield conn
+        except BaseException:
+            conn.execute("ROLLBACK")
+            raise
+        conn.execute("COMMIT")
+
+    # -- settings
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """A value kept with the data (JSON)."""
+        with self._write_lock:
+            row = self._writer.execute("SELECT value FROM _settings WHERE name = ?", (name,)).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def keep_setting(self, name: str, value: Any) -> None:
+        with self._write_lock:
+            self._writer.execute("INSERT OR REPLACE INTO _settings VALUES (?, ?)", (name, json.dumps(value)))
+
+    def _load_clock(self) -> None:
+        kept = self.setting("clock")
+        if kept is not None:
+            self.clock.offset_ms, self.clock.frozen_ms = kept
+
+    def keep_clock(self) -> None:
+        """Remember the clock's setting with the data."""
+        self.keep_setting("clock", [self.clock.offset_ms, self.clock.frozen_ms])
+
+    # -- catalogue
+
+    def _load_catalogue(self) -> None:
+        rows = self._writer.execute("SELECT data FROM _objects").fetchall()
+        version, modified_ms = self.setting("catalogue", [1, 0])
+        self.catalogue = Catalogue((ObjectType.from_data(json.loads(row[0])) for row in rows), version, modified_ms)
+
+    def add_objects(self, items: Iterable[ObjectType], *, indexes: bool = True) -> None:
+        """Add objects, or replace them by versions with more fields; makes tables, columns and indexes."""
+        with self.write() as conn:
+            catalogue = self.catalogue
+            for item in items:
+                self._add_object(conn, item, indexes)
+                catalogue = catalogue.changed(item, self.clock.now_ms())
+            value = json.dumps([catalogue.version, catalogue.modified_ms])
+            conn.execute("INSERT OR REPLACE INTO _settings VALUES ('catalogue', ?)", (value,))
+        self.catalogue = catalogue
+
+    def _add_object(self, conn: sqlite3.Connection, item: ObjectType, indexes: bool) -> None:
+        old = self.catalogue.object(item.name)
+        if old is None:
+            conn.execute(schema.create_table(item))
+        else:
+            self._alter(conn, item)
+        if indexes:
+            self.create_indexes(conn, item)
+        conn.execute("INSERT OR REPLACE INTO _objects VALUES (?, ?)", (item.name, json.dumps(item.to_data())))
+
+    def _alter(self, conn: sqlite3.Connection, item: ObjectType) -> None:
+        have = {row[1].lower() for row in conn.execute(f"PRAGMA table_info({schema.quoted(item.name)})")}
+        for field in item.stored:
+            if field.name.lower() not in have:
+                conn.execute(schema.add_column(item, field))
+
+    def create_indexes(self, conn: sqlite3.Connection, item: ObjectType) -> None:
+        for statement in schema.create_indexes(item):
+            conn.execute(statement)
+
+    def column_sql(self, item: ObjectType, field: Field, alias: str) -> str:
+        return schema.column_sql(self.catalogue, item, field, alias)
+
+    # -- ids
+
+    def next_id(self, conn: sqlite3.Connection, key_prefix: str) -> str:
+        return numbered(key_prefix, self.reserve(conn, key_prefix, 1))
+
+    def reserve(self, conn: sqlite3.Connection, key_prefix: str, count: int) -> int:
+        """Take `count` numbers of a counter; the first of them (counting starts at 1)."""
+        row = conn.execute(
+            "INSERT INTO _counters VALUES (?, 1 + ?) ON CONFLICT (prefix) DO UPDATE SET next = next + ? RETURNING next",
+            (key_prefix, count, count),
+        ).fetchone()
+        return int(row[0]) - count
+
+    # -- transactions that are stamped now and become visible later
+
+    def oldest_open_ms(self) -> int | None:
+        """The stamp of the oldest transaction that has not become visible yet."""
+        self.apply_due()
+        return self._oldest_open
+
+    def add_late(
+        self,
+        conn: sqlite3.Connection,
+        commit_ms: int,
+        stamp_ms: int,
+        changes: Iterable[tuple[str, str, dict[str, Any]]],
+    ) -> None:
+        """Hold back new versions (object, id, all stored columns) until `commit_ms`."""
+        conn.executemany(
+            "INSERT INTO _late (commit_ms, stamp_ms, object, id, changed) VALUES (?, ?, ?, ?, ?)",
+            [(commit_ms, stamp_ms, name, record_id, json.dumps(row)) for name, record_id, row in changes],
+        )
+        self._remember_late(conn)
+
+    def _remember_late(self, conn: sqlite3.Connection) -> None:
+        self._oldest_open, self._next_due = conn.execute("SELECT min(stamp_ms), min(commit_ms) FROM _late").fetchone()
+
+    def apply_due(self) -> None:
+        """Let transactions become visible whose time has come."""
+        if self._next_due is None or self.clock.exact_ms() < self._next_due:
+            return
+        with self._write_lock:
+            if self._writer.in_transaction:
+                return
+            with self._transaction() as conn:
+                self._apply_late(conn, self.clock.exact_ms())
+
+    def _apply_late(self, conn: sqlite3.Connection, now_ms: int) -> None:
+        due = conn.execute(
+            "SELECT object, id, changed FROM _late WHERE commit_ms <= ? ORDER BY seq", (now_ms,)
+        ).fetchall()
+        for name, _record_id, changed in due:
+            row = json.loads(changed)
+            columns = ", ".join(schema.quoted(column) for column in row)
+            marks = ", ".join("?" * len(row))
+            conn.execute(
+                f"INSERT OR REPLACE INTO {schema.quoted(name)} ({columns}) VALUES ({marks})",  # noqa: S608
+                tuple(row.values()),
+            )
+        conn.execute("DELETE FROM _late WHERE commit_ms <= ?", (now_ms,))
+        self._remember_late(conn)
+
+
+def _lower(text: Any) -> Any:
+    return text.lower() if isinstance(text, str) else text
