@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Created, one_of
+from models.base import Base, Created, Key, one_of
 
 OPERATIONS = ("create", "update", "upsert", "delete")
 ACTION_STATES = ("waiting", "ready", "sending", "in_doubt", "delivered", "rejected", "held", "cancelled")
@@ -46,12 +46,11 @@ class ActionQueue(Base):
     """Which (connection, object) has work: a hint for the poller and the turn of each, so that nobody scans actions."""
 
     __tablename__ = "action_queues"
-    __table_args__ = (Index("ix_action_queues_due", "next_due_at"),)
+    __table_args__ = (UniqueConstraint("connection_id", "object"), Index("ix_action_queues_due", "next_due_at"))
 
-    connection_id: Mapped[int] = mapped_column(
-        ForeignKey("public.salesforce_oauth_tokens.id", ondelete="CASCADE"), primary_key=True
-    )
-    object: Mapped[str] = mapped_column(Text, primary_key=True)
+    id: Mapped[Key]  # what a wake-up carries
+    connection_id: Mapped[int] = mapped_column(ForeignKey("public.salesforce_oauth_tokens.id", ondelete="CASCADE"))
+    object: Mapped[str] = mapped_column(Text)
     next_due_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_served_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 

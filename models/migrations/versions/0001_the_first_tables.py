@@ -148,6 +148,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "action_queues",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("connection_id", sa.BigInteger(), nullable=False),
         sa.Column("object", sa.Text(), nullable=False),
         sa.Column("next_due_at", sa.DateTime(timezone=True), nullable=True),
@@ -158,7 +159,8 @@ def upgrade() -> None:
             name=op.f("fk_action_queues_connection_id"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("connection_id", "object", name=op.f("pk_action_queues")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_action_queues")),
+        sa.UniqueConstraint("connection_id", "object", name=op.f("uq_action_queues_connection_id_object")),
         schema="sfsync",
     )
     op.create_index("ix_action_queues_due", "action_queues", ["next_due_at"], unique=False, schema="sfsync")
