@@ -1,0 +1,91 @@
+"""Rows of a query's result as JSON records: parents, children, compound fields."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from local_org.catalogue import Field
+from local_org.formats import formatted
+from local_org.soql.plan import ChildRecords, Compound, Leaf, Output, ParentRecord, Plan, TypedParent
+from local_org.values import to_json
+
+Row = Sequence[Any]
+Record = dict[str, Any]
+Children = Callable[[Plan, str, tuple[str, ...]], Record | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """`children` gives the result of a child query for one parent: (plan, parent id, relationship path)."""
+
+    version: str
+    zone: str
+    children: Children
+
+    def record(self, plan: Plan, row: Row, path: tuple[str, ...] = ()) -> Record:
+        """One record with its attributes, its values in the order in which they were selected."""
+        record_id = str(row[0])
+        return {
+            "attributes": self._attributes(plan.item.name, record_id),
+            **self._values(plan.outputs, row, record_id, path),
+        }
+
+    def group(self, plan: Plan, row: Row) -> Record:
+        """One group of an aggregate query."""
+        return {"attributes": {"type": "AggregateResult"}, **self._values(plan.outputs, row, "", ())}
+
+    def _attributes(self, kind: str, record_id: str, *, url_kind: str | None = None) -> Record:
+        url = f"/services/data/v{self.version}/sobjects/{url_kind or kind}/{record_id}"
+        return {"type": kind, "url": url}
+
+    def _values(self, outputs: Sequence[Output], row: Row, record_id: str, path: tuple[str, ...]) -> Record:
+        return {output.key: self._value(output, row, record_id, path) for output in outputs}
+
+    def _value(self, output: Output, row: Row, record_id: str, path: tuple[str, ...]) -> Any:
+        match output:
+            case Leaf(field=field, index=index):
+                return self._leaf(output, field, row[index])
+            case Compound():
+                return compound_json(output.field, {part.field: row[part.index] for part in output.parts})
+            case ParentRecord():
+                return self._parent(output, row, path)
+            case TypedParent():
+                return self._typed_parent(output, row, path)
+            case ChildRecords(key=key, plan=plan):
+                return self.children(plan, record_id, (*path, key))
+
+    def _leaf(self, leaf: Leaf, field: Field, stored: Any) -> Any:
+        return formatted(field, stored, self.zone) if leaf.formatted else to_json(field, stored)
+
+    def _parent(self, output: ParentRecord, row: Row, path: tuple[str, ...]) -> Record | None:
+        record_id = row[output.id_index]
+        if record_id is None:
+            return None
+        if output.type_index is None:
+            attributes = self._attributes(output.kind, record_id)
+        else:
+            attributes = self._attributes("Name", record_id, url_kind=row[output.type_index])
+        return {"attributes": attributes, **self._values(output.outputs, row, record_id, path)}
+
+    def _typed_parent(self, output: TypedParent, row: Row, path: tuple[str, ...]) -> Record | None:
+        record_id, kind = row[output.id_index], row[output.type_index]
+        if record_id is None:
+            return None
+        outputs = output.branches.get(kind, output.otherwise)
+        return {"attributes": self._attributes(kind, record_id), **self._values(outputs, row, record_id, path)}
+
+
+def compound_json(field: Field, parts: dict[Field, Any]) -> Record | None:
+    """An address or a location as an object, None if every part is null."""
+    if all(stored is None for stored in parts.values()):
+        return None
+    values = {_part_key(field, part): to_json(part, stored) for part, stored in parts.items()}
+    return dict(sorted(values.items()))
+
+
+def _part_key(field: Field, part: Field) -> str:
+    """City for BillingCity of BillingAddress; latitude for Place__Latitude__s of Place__c."""
+    if field.type == "location":
+        return "latitude" if "latitude" in part.name.lower() else "longitude"
+    name = part.name.removeprefix(field.name.removesuffix("Address"))
+    return name[0].lower() + name[1:]

@@ -1,0 +1,1 @@
+"""SOQL: grammar, syntax tree, translation to SQL of the store."""
