@@ -42,7 +42,9 @@ def test_a_row_is_claimed_by_one_worker_at_a_time(database: Database, run_id: in
 def test_an_expired_claim_can_be_taken_over_and_fences_its_former_owner(database: Database, run_id: int) -> None:
     slow = take(database, run_id, EXPIRED)
     new = take(database, run_id)
-    assert slow and new and new.token > slow.token
+    assert slow
+    assert new
+    assert new.token > slow.token
     with database.transaction() as session:
         assert not db.renew(session, slow, TTL)
         with pytest.raises(FencedError):
@@ -64,7 +66,8 @@ def test_releasing_with_progress_sets_the_attempts_back(database: Database, data
 def test_a_fenced_release_changes_nothing(database: Database, database_url: str, run_id: int) -> None:
     slow = take(database, run_id, EXPIRED)
     new = take(database, run_id)
-    assert slow and new
+    assert slow
+    assert new
     with database.transaction() as session:
         db.release(session, slow, progress=True)
     with psycopg.connect(database_url) as connection:
