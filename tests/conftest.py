@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from models.migrations import upgrade
+from tests.org import Org, start_org
 from worker.db import Database
 from worker.local_servers import EmbeddedPostgres, EmbeddedValkey
 
@@ -56,6 +57,13 @@ def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def org(tmp_path: Path) -> Iterator[Org]:
+    """A local org over plain HTTP with a little data; `start_org` gives others."""
+    with start_org(tmp_path / "org", seed="Account=20,Contact=50,Opportunity=30") as running:
+        yield running
 
 
 def _with_database(url: str, name: str) -> str:

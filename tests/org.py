@@ -1,0 +1,123 @@
+"""A local org for tests: a process of its own, reached over the wire only."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from tests.waiting import until
+from worker.local_servers import die_with_parent
+
+if TYPE_CHECKING:
+    from local_org.client import OrgControl
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Org:
+    """A running local org, as its ready file describes it. `control` changes its data and scripts its faults."""
+
+    url: str
+    ca_file: Path | None
+    client_id: str
+    client_secret: str
+    username: str
+    password: str
+    user_id: str
+    organization_id: str
+    pid: int
+    folder: Path
+
+    @cached_property
+    def control(self) -> "OrgControl":
+        """The control path's client."""
+        from local_org.client import OrgControl
+
+        return OrgControl(self.url, str(self.ca_file) if self.ca_file else None)
+
+    def token(self) -> str:
+        """An access token of the admin user, by client credentials."""
+        form = {"grant_type": "client_credentials", "client_id": self.client_id, "client_secret": self.client_secret}
+        verify = str(self.ca_file) if self.ca_file else True
+        answer = requests.post(f"{self.url}/services/oauth2/token", data=form, timeout=30, verify=verify)
+        answer.raise_for_status()
+        return str(answer.json()["access_token"])
+
+
+@contextmanager
+def start_org(
+    folder: Path,
+    *,
+    seed: str | None = None,
+    import_dir: Path | None = None,
+    http: bool = True,
+    port: int = 0,
+    options: tuple[str, ...] = (),
+) -> Iterator[Org]:
+    """A local org with its data in `folder`; the same folder again opens the same org. `options` go to its command line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ready, log = folder.with_suffix(".ready.json"), folder.with_suffix(".log")
+    ready.unlink(missing_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "local_org",
+        "--port",
+        str(port),
+        "--data",
+        str(folder),
+        "--ready-file",
+        str(ready),
+    ]
+    command += ["--http"] if http else []
+    command += ["--seed", seed] if seed else []
+    command += ["--import", str(import_dir)] if import_dir else []
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*command, *options],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent(signal.SIGKILL),
+        )
+    try:
+        until(lambda: process.poll() is not None or _read(ready))
+        assert process.poll() is None, f"the local org did not start: {log.read_text()[-3000:]}"
+        known = _read(ready)
+        yield Org(
+            url=known["url"],
+            ca_file=Path(known["ca_file"]) if known["ca_file"] else None,
+            client_id=known["client_id"],
+            client_secret=known["client_secret"],
+            username=known["username"],
+            password=known["password"],
+            user_id=known["user_id"],
+            organization_id=known["organization_id"],
+            pid=known["pid"],
+            folder=folder,
+        )
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _read(ready: Path) -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads(ready.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return known
