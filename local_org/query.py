@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from local_org import cursors
@@ -15,6 +15,9 @@ from local_org.soql.runtime import run
 from local_org.soql.scope import World
 from local_org.soql.sql import Sql
 from local_org.soql.translate import translate
+
+if TYPE_CHECKING:
+    from local_org.org import Org
 
 DEFAULT_BATCH = 2_000
 MIN_BATCH = 200
@@ -40,21 +43,18 @@ def _asked_batch(ctx: Context) -> int | None:
     return int(match[1]) if match else None
 
 
-def translated(ctx: Context, conn: sqlite3.Connection, soql: str, *, all_rows: bool) -> Plan:
+def translated(org: "Org", user: str, conn: sqlite3.Connection, soql: str, *, all_rows: bool) -> Plan:
     """The plan of a query, in the eyes of the user who asks. Raises ApiError."""
-    return translate(_world(ctx, conn, soql, all_rows), parse(soql))
-
-
-def _world(ctx: Context, conn: sqlite3.Connection, soql: str, all_rows: bool) -> World:
-    return World(
+    world = World(
         text=soql,
-        catalogue=ctx.catalogue,
-        column_sql=ctx.store.column_sql,
-        row_filter=ctx.row_filter,
-        now_ms=ctx.store.clock.now_ms(),
-        zone=_zone(conn, ctx.user),
+        catalogue=org.access.catalogue(user),
+        column_sql=org.store.column_sql,
+        row_filter=lambda name, alias: org.access.row_filter(user, name, alias),
+        now_ms=org.store.clock.now_ms(),
+        zone=_zone(conn, user),
         all_rows=all_rows,
     )
+    return translate(world, parse(soql))
 
 
 def _zone(conn: sqlite3.Connection, user: str) -> ZoneInfo:
@@ -68,7 +68,7 @@ def _zone(conn: sqlite3.Connection, user: str) -> ZoneInfo:
 def query(ctx: Context, soql: str, *, all_rows: bool, batch_size: int | None = None) -> Record:
     """The first page. `batch_size` is a wish, brought within 200 to 2000 rows."""
     with ctx.store.read() as conn:
-        plan = translated(ctx, conn, soql, all_rows=all_rows)
+        plan = translated(ctx.org, ctx.user, conn, soql, all_rows=all_rows)
         if plan.kind == "count":
             total = run(conn, plan.count()).fetchone()[0]
             return {"totalSize": total, "done": True, "records": []}
@@ -92,7 +92,7 @@ def more(ctx: Context, locator: str) -> Record:
     """A later page. The ids are those of the first call, the values are today's. Any `q` is ignored."""
     cursor, offset = cursors.find(ctx.store, locator, ctx.user)
     with ctx.store.read() as conn:
-        plan = translated(ctx, conn, cursor.soql, all_rows=cursor.all_rows)
+        plan = translated(ctx.org, ctx.user, conn, cursor.soql, all_rows=cursor.all_rows)
         for key in cursor.children:
             plan = _child_plan(plan, key)
         return _Pages(ctx, conn, cursor.soql, cursor.all_rows, cursor.batch).later(plan, cursor, offset)
@@ -161,7 +161,7 @@ def _linked(sql: Sql, parent: str | None) -> Sql:
 def explain(ctx: Context, soql: str) -> dict[str, Any]:
     """GET query?explain=: a plan in the platform's words, with true cardinalities."""
     with ctx.store.read() as conn:
-        plan = translated(ctx, conn, soql, all_rows=False)
+        plan = translated(ctx.org, ctx.user, conn, soql, all_rows=False)
         table = plan.item.name
         size = conn.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]  # noqa: S608 - from the catalogue
         found = run(conn, plan.count()).fetchone()[0]

@@ -1,0 +1,284 @@
+"""Bulk API 2.0 jobs: their rows, their states and the threads that do their work.
+
+A job's state is a row of the store, so it survives a restart of the org: work that was cut begins again.
+Source: Bulk API 2.0 and Bulk API Developer Guide, "How Requests Are Processed", "Get Information About a Job".
+"""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from local_org.errors import ApiError, not_found
+from local_org.values import datetime_text
+
+if TYPE_CHECKING:
+    from local_org.org import Org
+
+KEY_PREFIX = "750"
+LIFETIME_MS = 7 * 86_400_000
+FINAL = ("JobComplete", "Failed", "Aborted")
+DELIMITERS = {"BACKQUOTE": "`", "CARET": "^", "COMMA": ",", "PIPE": "|", "SEMICOLON": ";", "TAB": "\t"}
+LINE_ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
+
+Kind = Literal["query", "ingest"]
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS _bulk_jobs (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, created_ms INTEGER NOT NULL, data TEXT NOT NULL)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job. `version` is the path's at creation; `milliseconds` the time its work took."""
+
+    id: str
+    kind: Kind
+    user: str
+    state: str
+    created_ms: int
+    changed_ms: int
+    version: str
+    operation: str
+    object: str
+    query: str | None = None
+    external_id_field: str | None = None
+    assignment_rule: str | None = None
+    delimiter: str = "COMMA"
+    line_ending: str = "LF"
+    processed: int = 0
+    failed: int = 0
+    retries: int = 0
+    milliseconds: int = 0
+    error: str | None = None
+
+    def basics(self) -> dict[str, Any]:
+        """The job's JSON as creation and changes answer it."""
+        ingest: dict[str, Any] = {}
+        if self.kind == "ingest":
+            ingest["contentUrl"] = f"services/data/v{self.version}/jobs/ingest/{self.id}/batches"
+            if self.external_id_field:
+                ingest["externalIdFieldName"] = self.external_id_field
+            if self.assignment_rule:
+                ingest["assignmentRuleId"] = self.assignment_rule
+        return {
+            "id": self.id,
+            "operation": self.operation,
+            "object": self.object,
+            "createdById": self.user,
+            "createdDate": datetime_text(self.created_ms),
+            "systemModstamp": datetime_text(self.changed_ms),
+            "state": self.state,
+            "concurrencyMode": "Parallel",
+            "contentType": "CSV",
+            "apiVersion": float(self.version),
+            **ingest,
+            "lineEnding": self.line_ending,
+            "columnDelimiter": self.delimiter,
+        }
+
+    def details(self) -> dict[str, Any]:
+        """The job's JSON with its progress."""
+        details: dict[str, Any] = {
+            **self.basics(),
+            "jobType": "V2Query" if self.kind == "query" else "V2Ingest",
+            "numberRecordsProcessed": self.processed,
+            "retries": self.retries,
+            "totalProcessingTime": self.milliseconds,
+        }
+        if self.kind == "query":
+            details["isPkChunkingSupported"] = True
+        else:
+            details["numberRecordsFailed"] = self.failed
+            details["apiActiveProcessingTime"] = self.milliseconds
+            details["apexProcessingTime"] = 0
+        if self.error is not None:
+            details["errorMessage"] = self.error
+        return details
+
+
+class StoppedError(Exception):
+    """The job was aborted, or the org is closing: its work ends early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What a job's work asks while it runs."""
+
+    stop: threading.Event
+
+    def check(self) -> None:
+        if self.stop.is_set():
+            raise StoppedError
+
+    def wait(self, milliseconds: float) -> None:
+        if self.stop.wait(milliseconds / 1000):
+            raise StoppedError
+
+
+Work = Callable[["Org", Job, Control], Job]
+
+
+class Jobs:
+    """The org's Bulk jobs. `works` does the work of each kind: it gives the job back with its counters."""
+
+    def __init__(self, org: "Org", works: dict[Kind, Work]) -> None:
+        self._org = org
+        self._store = org.store
+        self._works = works
+        self._running: dict[str, tuple[threading.Thread, threading.Event]] = {}
+        self._lock = threading.Lock()
+        with self._store.write() as conn:
+            conn.execute(_TABLE)
+
+    # -- rows
+
+    def create(self, job_of: Callable[[str, int], Job]) -> Job:
+        """Keep a new job, made from its id and the time."""
+        with self._store.write() as conn:
+            job = job_of(self._store.next_id(conn, KEY_PREFIX), self._store.clock.now_ms())
+            conn.execute(
+                "INSERT INTO _bulk_jobs VALUES (?, ?, ?, ?, ?)",
+                (job.id, job.kind, job.state, job.created_ms, json.dumps(asdict(job))),
+            )
+        self.folder(job.id).mkdir(parents=True, exist_ok=True)
+        return job
+
+    def find(self, kind: Kind, job_id: str) -> Job:
+        """Raises ApiError NOT_FOUND; jobs are kept for seven days."""
+        oldest = self._store.clock.now_ms() - LIFETIME_MS
+        with self._store.read() as conn:
+            row = conn.execute(
+                "SELECT data FROM _bulk_jobs WHERE id = ? AND kind = ? AND created_ms >= ?", (job_id, kind, oldest)
+            ).fetchone()
+        if row is None:
+            raise not_found()
+        return Job(**json.loads(row[0]))
+
+    def all(self, kind: Kind) -> list[Job]:
+        """Jobs of the last seven days, newest first."""
+        oldest = self._store.clock.now_ms() - LIFETIME_MS
+        with self._store.read() as conn:
+            rows = conn.execute(
+                "SELECT data FROM _bulk_jobs WHERE kind = ? AND created_ms >= ? ORDER BY created_ms DESC, id DESC",
+                (kind, oldest),
+            ).fetchall()
+        return [Job(**json.loads(row[0])) for row in rows]
+
+    def count_since(self, kind: Kind, since_ms: int) -> int:
+        with self._store.read() as conn:
+            sql = "SELECT count(*) FROM _bulk_jobs WHERE kind = ? AND created_ms >= ?"
+            return int(conn.execute(sql, (kind, since_ms)).fetchone()[0])
+
+    def change(self, job_id: str, states: Iterable[str], **values: Any) -> Job | None:
+        """Change a job that is in one of these states; None if it is in another, or gone."""
+        with self._store.write() as conn:
+            row = conn.execute("SELECT data FROM _bulk_jobs WHERE id = ?", (job_id,)).fetchone()
+            job = None if row is None else Job(**json.loads(row[0]))
+            if job is None or job.state not in states:
+                return None
+            job = replace(job, changed_ms=self._store.clock.now_ms(), **values)
+            conn.execute(
+                "UPDATE _bulk_jobs SET state = ?, data = ? WHERE id = ?", (job.state, json.dumps(asdict(job)), job_id)
+            )
+        return job
+
+    def forget(self, job_id: str) -> None:
+        with self._store.write() as conn:
+            conn.execute("DELETE FROM _bulk_jobs WHERE id = ?", (job_id,))
+        shutil.rmtree(self.folder(job_id), ignore_errors=True)
+
+    def folder(self, job_id: str) -> Path:
+        return self._store.folder / "jobs" / job_id
+
+    # -- work
+
+    def resume(self) -> None:
+        """Begin again what a stop of the org has cut, and drop the files of jobs that are too old."""
+        for kind in self._works:
+            for job in self.all(kind):
+                if job.state in ("UploadComplete", "InProgress"):
+                    self.start(job)
+        oldest = self._store.clock.now_ms() - LIFETIME_MS
+        with self._store.read() as conn:
+            rows = conn.execute("SELECT id FROM _bulk_jobs WHERE created_ms < ?", (oldest,)).fetchall()
+        for (job_id,) in rows:
+            self.forget(job_id)
+
+    def start(self, job: Job) -> None:
+        stop = threading.Event()
+        thread = threading.Thread(target=self._run, args=(job, stop), name=f"bulk {job.id}", daemon=True)
+        with self._lock:
+            self._running[job.id] = (thread, stop)
+        thread.start()
+
+    def _run(self, job: Job, stop: threading.Event) -> None:
+        control = Control(stop)
+        try:
+            self._work(job, control)
+        except StoppedError:
+            pass  # the state is already what whoever stopped it wanted
+        except Exception as error:
+            reason = (
+                f"{error.code} : {error.message}" if isinstance(error, ApiError) else f"InternalServerError : {error}"
+            )
+            self.change(job.id, ("UploadComplete", "InProgress"), state="Failed", error=reason)
+        finally:
+            with self._lock:
+                self._running.pop(job.id, None)
+
+    def _work(self, job: Job, control: Control) -> None:
+        pace = self._org.settings.bulk_pace_ms
+        control.wait(pace)
+        started = self.change(job.id, ("UploadComplete", "InProgress"), state="InProgress")
+        if started is None:
+            return
+        control.wait(pace)
+        done = self._works[job.kind](self._org, started, control)
+        self.change(
+            job.id,
+            ("InProgress",),
+            state="JobComplete",
+            processed=done.processed,
+            failed=done.failed,
+            milliseconds=done.milliseconds,
+        )
+
+    def stop(self, job_id: str) -> None:
+        """Tell a job's work to end; its state is the caller's business."""
+        with self._lock:
+            running = self._running.get(job_id)
+        if running is not None:
+            running[1].set()
+
+    def close(self) -> None:
+        with self._lock:
+            running = list(self._running.values())
+        for _, stop in running:
+            stop.set()
+        for thread, _ in running:
+            thread.join(timeout=10)
+
+
+def invalid_state(text: str) -> ApiError:
+    return ApiError(400, "INVALIDJOBSTATE", text)
+
+
+def same_version(job: Job, version: str) -> Job:
+    """All calls of a job keep the version of its creation."""
+    if job.version != version:
+        text = f"The requested version {version} does not match the version {job.version} of the job."
+        raise ApiError(409, "API_VERSION_MISMATCH", text)
+    return job
+
+
+def chosen(body: dict[str, Any], name: str, allowed: Iterable[str], default: str) -> str:
+    """An optional word of a job's creation. Raises ApiError API_ERROR for another than the allowed ones."""
+    value = body.get(name, default)
+    if value not in allowed:
+        raise ApiError(400, "API_ERROR", f"Unsupported value for {name}: {value}")
+    return str(value)
