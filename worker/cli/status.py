@@ -1,0 +1,104 @@
+"""`sfsync status` and `sfsync doctor`: how fresh, how busy, what is wrong and what to do."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from worker import monitoring
+from worker.cli.output import Exit, Json, age, console, show_json, show_table
+from worker.db import Database
+from worker.settings import Settings, load_settings
+
+ForUser = Annotated[str | None, typer.Option("--user-id", help="Only this user's connection.")]
+MARKS = {"healthy": "[green]✓[/green]", "degraded": "[yellow]![/yellow]", "unhealthy": "[red]✗[/red]"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(status)
+    app.command()(doctor)
+
+
+def _database(settings: Settings) -> Database:
+    database = Database(settings.database_url.get_secret_value(), pool_size=2, application="sfsync-cli")
+    database.check_server()
+    return database
+
+
+def status(user_id: ForUser = None, as_json: Json = False) -> None:
+    """Show each mirror's lag, its last verification and active run; actions by state; processes."""
+    seen = monitoring.status(_database(load_settings()), user_id)
+    if as_json:
+        show_json(asdict(seen))
+        return
+    show_table(
+        "Connections",
+        ("user", "state", "org", "username", "schema", "#calls used", "#calls a day"),
+        [
+            (
+                c["user_id"],
+                c["state"],
+                c["organization_id"],
+                c["username"],
+                c["schema_name"],
+                c["api_used"],
+                c["api_max"],
+            )
+            for c in seen.connections
+        ],
+    )
+    show_table(
+        "Mirrors",
+        ("user", "object", "state", "#records", "#behind", "verified", "#differences", "run"),
+        [
+            (
+                m["user_id"],
+                m["object"],
+                m["state"],
+                m["records"],
+                age(m["fresh_lag"]),
+                m["verified_at"] and f"{m['verified_at']:%Y-%m-%d %H:%M:%S}",
+                m["differences"],
+                _run(m),
+            )
+            for m in seen.mirrors
+        ],
+    )
+    if seen.actions:
+        rows = [(a["state"], a["count"], age(a["oldest_seconds"])) for a in seen.actions]
+        show_table("Actions", ("state", "#count", "#oldest"), rows)
+    show_table(
+        "Processes",
+        ("name", "lanes", "#steps", "#last seen", "#last step"),
+        [
+            (p["name"], p["lanes"], p["steps"], age(p["seen_seconds"]), age(p["step_seconds"]))
+            for p in seen.processes
+            if p["alive"]
+        ],
+    )
+
+
+def _run(mirror: dict[str, object]) -> str | None:
+    if mirror["run_id"] is None:
+        return None
+    expected = mirror["rows_expected"]
+    progress = f" {mirror['rows_read']:,} of {expected:,}" if expected else ""
+    error = f": {mirror['run_error']}" if mirror["run_error"] else ""
+    return f"{mirror['run_kind']} {mirror['run_stage']}{progress}{error}"
+
+
+def doctor(as_json: Json = False) -> None:
+    """Look at every part and say what is wrong and what to do. Exits 6 when something is unhealthy."""
+    settings = load_settings()
+    database = Database(settings.database_url.get_secret_value(), pool_size=2, application="sfsync-cli")
+    found = monitoring.checks(database, settings.redis_url.get_secret_value())
+    if as_json:
+        show_json({"status": monitoring.overall(found), "checks": [asdict(check) for check in found]})
+    else:
+        for check in found:
+            console.print(f"{MARKS[check.status]} {check.name}: {check.message}", highlight=False)
+            if check.remedy:
+                console.print(f"    → {check.remedy}", style="bold", highlight=False)
+    if monitoring.overall(found) == "unhealthy":
+        raise typer.Exit(Exit.UNAVAILABLE)

@@ -1,0 +1,240 @@
+"""How fresh, how busy, how healthy: the numbers behind status, doctor, health and metrics. Everything is read from Postgres.
+
+Lags are in seconds. `fresh_lag`: since the org's time up to which changes were read. `settled_lag`: since the time up to
+which the mirror is known complete (None until a settling read has run).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import redis
+from psycopg import sql
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from worker.db import Database, raw
+
+ALIVE_SECONDS = 10.0  # a process that was not seen for this long is taken for gone
+
+CONNECTIONS = """
+SELECT c.id, c.user_id, c.organization_id, c.username, c.environment, c.instance_url, c.grant_type, c.state, c.state_reason,
+       c.schema_name, c.expires_at, o.api_used, o.api_max
+  FROM salesforce_oauth_tokens c LEFT JOIN sfsync.orgs o USING (organization_id)
+ WHERE CAST(:user_id AS text) IS NULL OR c.user_id = :user_id
+ ORDER BY c.user_id
+"""
+
+MIRRORS = """
+SELECT m.id, m.object, m.table_name, c.schema_name, c.user_id, m.state, m.state_reason, m.skipped_fields, m.verified_at,
+       extract(epoch FROM clock_timestamp() - m.fresh_cursor) AS fresh_lag,
+       extract(epoch FROM clock_timestamp() - m.settled_cursor) AS settled_lag,
+       v.records AS verified_records, v.differences,
+       r.id AS run_id, r.kind AS run_kind, r.stage AS run_stage, r.rows_read, r.rows_expected, r.error AS run_error
+  FROM sfsync.mirrors m
+  JOIN salesforce_oauth_tokens c ON c.id = m.connection_id
+  LEFT JOIN LATERAL (SELECT records, differences FROM sfsync.verifications v
+                      WHERE v.mirror_id = m.id ORDER BY id DESC LIMIT 1) v ON true
+  LEFT JOIN LATERAL (SELECT * FROM sfsync.runs r
+                      WHERE r.mirror_id = m.id AND r.state IN ('ready', 'parked') ORDER BY (r.state = 'ready') DESC, id DESC LIMIT 1) r ON true
+ WHERE CAST(:user_id AS text) IS NULL OR c.user_id = :user_id
+ ORDER BY c.user_id, m.object
+"""
+
+ACTIONS = """
+SELECT state, count(*) AS count, extract(epoch FROM clock_timestamp() - min(a.created_at)) AS oldest_seconds
+  FROM sfsync.actions a JOIN salesforce_oauth_tokens c ON c.id = a.connection_id
+ WHERE (CAST(:user_id AS text) IS NULL OR c.user_id = :user_id)
+ GROUP BY state ORDER BY state
+"""
+
+PROCESSES = """
+SELECT name, role, lanes, pid, host, started_at, steps, extract(epoch FROM clock_timestamp() - seen_at) AS seen_seconds,
+       extract(epoch FROM clock_timestamp() - last_step_at) AS step_seconds
+  FROM sfsync.processes WHERE seen_at > clock_timestamp() - interval '1 hour' ORDER BY role, name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One part's health: "healthy", "degraded" or "unhealthy", why, and what to do about it (empty when healthy)."""
+
+    name: str
+    status: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `sfsync status` shows; each list holds plain dicts, ready for JSON."""
+
+    at: datetime
+    connections: list[dict[str, Any]]
+    mirrors: list[dict[str, Any]]
+    actions: list[dict[str, Any]]
+    oldest_undelivered_seconds: float | None
+    processes: list[dict[str, Any]]
+
+
+UNDELIVERED = frozenset({"waiting", "ready", "sending", "in_doubt", "held"})
+
+
+def status(database: Database, user_id: str | None = None) -> Status:
+    """Everything at one moment; of one user's connection, or of all."""
+    with database.transaction() as session:
+        actions = _rows(session, ACTIONS, user_id)
+        ages = [float(row["oldest_seconds"]) for row in actions if row["state"] in UNDELIVERED]
+        mirrors = _rows(session, MIRRORS, user_id)
+        for mirror in mirrors:
+            mirror["records"] = _estimate(session, mirror["schema_name"], mirror["table_name"])
+        processes = _rows(session, PROCESSES, user_id)
+        for process in processes:
+            process["alive"] = process["seen_seconds"] < ALIVE_SECONDS
+        return Status(
+            at=session.execute(text("SELECT clock_timestamp()")).scalar_one(),
+            connections=_rows(session, CONNECTIONS, user_id),
+            mirrors=mirrors,
+            actions=actions,
+            oldest_undelivered_seconds=max(ages, default=None),
+            processes=processes,
+        )
+
+
+def _rows(session: Session, statement: str, user_id: str | None) -> list[dict[str, Any]]:
+    values = {"user_id": user_id} if ":user_id" in statement else {}
+    return [
+        {
+            key: float(value) if key.endswith(("_lag", "_seconds")) and value is not None else value
+            for key, value in row.items()
+        }
+        for row in session.execute(text(statement), values).mappings()
+    ]
+
+
+def _estimate(session: Session, schema: str, table: str) -> int | None:
+    """Postgres's own estimate of a table's rows, exact below 10,000; None when there is no such table."""
+    connection = raw(session)
+    row = connection.execute(
+        "SELECT c.reltuples::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'v')",
+        (schema, table),
+    ).fetchone()
+    if row is None:
+        return None
+    if row[0] >= 10_000:
+        return int(row[0])
+    count = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))).fetchone()
+    assert count is not None
+    return int(count[0])
+
+
+def checks(database: Database, redis_url: str) -> list[Check]:
+    """Database, broker, workers, beat, connections and mirrors, each looked at for real."""
+    try:
+        seen = status(database)
+    except psycopg.Error as error:
+        return [_database_down(error)]
+    except Exception as error:  # SQLAlchemy wraps what the driver says
+        if isinstance(error.__cause__, psycopg.Error):
+            return [_database_down(error.__cause__)]
+        raise
+    return [
+        Check("database", "healthy", "PostgreSQL answers"),
+        broker_check(redis_url),
+        *_worker_checks(seen),
+        _beat_check(seen),
+        *_connection_checks(seen),
+        *_mirror_checks(seen),
+        *_action_checks(seen),
+    ]
+
+
+def _database_down(error: psycopg.Error) -> Check:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return Check("database", "unhealthy", f"PostgreSQL does not answer: {reason}", "start it, or mend DATABASE_URL")
+
+
+def broker_check(redis_url: str) -> Check:
+    """Ping Redis with short time-outs. Without it work goes on, a little later."""
+    client = redis.Redis.from_url(redis_url, socket_connect_timeout=1, socket_timeout=1)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        message = f"Redis does not answer ({type(error).__name__}): work goes on, up to a second later"
+        return Check("broker", "degraded", message, "start it, or mend REDIS_URL")
+    finally:
+        client.close()
+    return Check("broker", "healthy", "Redis answers")
+
+
+def _worker_checks(seen: Status) -> list[Check]:
+    found = []
+    for lane in ("actions", "refresh", "backfill"):
+        alive = [p for p in seen.processes if p["role"] == "worker" and p["alive"] and lane in p["lanes"].split()]
+        if alive:
+            found.append(Check(f"worker {lane}", "healthy", f"{len(alive)} at work"))
+        else:
+            found.append(
+                Check(f"worker {lane}", "degraded", "no such worker was seen", f"start one: sfsync worker {lane}")
+            )
+    return found
+
+
+def _beat_check(seen: Status) -> Check:
+    if any(process["role"] == "beat" and process["alive"] for process in seen.processes):
+        return Check("beat", "healthy", "ticks")
+    return Check("beat", "degraded", "no tick was seen lately", "start it: sfsync beat")
+
+
+def _connection_checks(seen: Status) -> list[Check]:
+    if not seen.connections:
+        return [Check("connections", "degraded", "there is none yet", "sfsync connect --user-id YOU")]
+    return [
+        Check(f"connection {row['user_id']}", "healthy", f"{row['username'] or row['instance_url']}")
+        if row["state"] == "active"
+        else Check(
+            f"connection {row['user_id']}",
+            "unhealthy",
+            f"{row['state']}: {row['state_reason'] or 'no reason given'}; its work waits",
+            f"sfsync connect --user-id {row['user_id']}",
+        )
+        for row in seen.connections
+    ]
+
+
+def _mirror_checks(seen: Status) -> list[Check]:
+    found = []
+    for row in seen.mirrors:
+        name = f"mirror {row['user_id']}/{row['object']}"
+        again = f"sfsync mirror --user-id {row['user_id']} --object {row['object']}"
+        if row["state"] == "paused":
+            found.append(Check(name, "unhealthy", f"paused: {row['state_reason']}", again))
+        elif row["differences"]:
+            found.append(
+                Check(
+                    name,
+                    "degraded",
+                    f"{row['differences']} records differed",
+                    f"sfsync verify --user-id {row['user_id']} --repair",
+                )
+            )
+        else:
+            lag = "" if row["fresh_lag"] is None else f", {row['fresh_lag']:.0f} s behind"
+            found.append(Check(name, "healthy", f"{row['state']}{lag}"))
+    return found
+
+
+def _action_checks(seen: Status) -> list[Check]:
+    return [
+        Check("actions", "degraded", f"{row['count']} held: a person must decide", "sfsync actions list --state held")
+        for row in seen.actions
+        if row["state"] == "held"
+    ]
+
+
+def overall(found: list[Check]) -> str:
+    """The worst of the checks."""
+    order = ("healthy", "degraded", "unhealthy")
+    return max((check.status for check in found), key=order.index, default="healthy")
