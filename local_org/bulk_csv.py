@@ -71,4 +71,4 @@ def _number(sql: str, scale: int) -> str:
     unit = 10**scale
     fraction = f"abs({sql}) % {unit}"
     decimals = f"CASE {fraction} WHEN 0 THEN '0' ELSE rtrim(printf('%0{scale}d', {fraction}), '0') END"
-    return f"CASE WHEN {sql} < 0 THEN '-' ELSE '' END || abs({sql}) / {unit} || '.' || {decimals}"
+    return f"CASE WHEN {sql} < 0 THEN '-' ELSE '' END || (abs({sql}) / {unit}) || '.' || {decimals}"

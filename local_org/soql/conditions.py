@@ -23,6 +23,7 @@ _TYPE_WORDS = {
     "long": "int",
     "double": "double",
     "int": "int",
+    functions.FLOAT: "double",
     "boolean": "boolean",
     "date": "date",
     "time": "time",
@@ -105,7 +106,7 @@ class Conditions:
             return self._null(left, operator)
         if isinstance(value, ast.NamedDate):
             return self._named_date(left, operator, value)
-        if isinstance(value, ast.Number) and left.field.scale >= 0:
+        if isinstance(value, ast.Number) and kind != functions.FLOAT:
             return self._number(left, operator, value)
         return self._compared(left, operator, self._bound(left, value))
 
@@ -257,6 +258,5 @@ def _is_empty(value: ast.Value) -> bool:
 
 
 def _scaled(field: Field, number: Decimal) -> object:
-    scaled = number.scaleb(max(field.scale, 0))
-    whole = scaled % 1 == 0 and abs(scaled) < _INT64 and field.scale >= 0
-    return int(scaled) if whole else float(scaled)
+    scaled = number.scaleb(field.scale)
+    return int(scaled) if scaled % 1 == 0 and abs(scaled) < _INT64 else float(scaled)

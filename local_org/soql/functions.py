@@ -8,6 +8,7 @@ from local_org.catalogue import Field
 from local_org.soql import ast
 from local_org.soql.scope import Reference, Scope
 
+FLOAT = "float"  # the type of an average: no field has it
 AGGREGATES = frozenset({"count", "count_distinct", "sum", "avg", "min", "max"})
 
 # Each takes an SQL expression for a date (text YYYY-MM-DD, or YYYY-MM-DD HH:MM:SS) and gives an integer.
@@ -75,7 +76,7 @@ def _aggregate(scope: Scope, call: ast.Call, name: str) -> Reference:
         return _result(call, Field(call.text, "int", call.text), f"count({distinct}{of.sql})")
     if name == "avg":
         sql = f"avg({of.sql}) / {10**of.field.scale}.0"
-        return _result(call, Field(call.text, "double", call.text, scale=-1), sql)
+        return _result(call, Field(call.text, FLOAT, call.text), sql)
     return _result(call, replace(of.field, filterable=True, sortable=True), f"{name}({of.sql})")
 
 
