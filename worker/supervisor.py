@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ STOP_SECONDS = 25.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a dead child is started again
 START_SECONDS = 120.0
 SFSYNC = (sys.executable, "-m", "worker.cli")
+FLOWER_OPTIONS = ("--read_only=True", "--max_tasks=5000")  # its own default keeps 100,000 tasks in memory
 WORKERS = ("actions", "refresh", "backfill")
 
 
@@ -86,6 +88,19 @@ class Stack:
         child.start()
         self.children.append(child)
         return child
+
+    def env_of_stack(self) -> dict[str, str]:
+        """The variables another shell needs to work with this stack: what we added to the environment or were given."""
+        ours = ("DATABASE_", "REDIS_", "ENCRYPTION_", "SALESFORCE_", "SFSYNC_")
+        return {name: value for name, value in sorted(self.env.items()) if name.startswith(ours)}
+
+    def write_env(self) -> Path:
+        """`env.sh` in the folder, readable by its owner alone: `. env.sh` and every `sfsync` command works on this stack."""
+        file = self.folder / "env.sh"
+        file.touch(mode=0o600)
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in self.env_of_stack().items()]
+        file.write_text("\n".join([*lines, ""]))
+        return file
 
     def revive(self) -> None:
         """Start dead children again, each after a pause that grows while it keeps dying."""
@@ -221,14 +236,12 @@ def _wait_ready(child: Child, ready: Path) -> dict[str, Any]:
 
 
 def _bring_flower(stack: Stack) -> None:
-    """Flower on loopback, behind a password of its own, read-only; its password is kept out of the command line."""
+    """Flower on loopback, read-only, behind a password of its own; broker and password are kept out of the command line."""
     port = free_port()
     password = secrets.token_urlsafe(12)
-    command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "flower", "--address=127.0.0.1"]
-    child = stack.add(
+    stack.add(
         "flower",
-        [*command, f"--port={port}", "--read_only=True", "--max_tasks=5000", "--persistent=False"],
-        url=f"http://127.0.0.1:{port}",
-        env={"FLOWER_BASIC_AUTH": f"sfsync:{password}"},
+        [sys.executable, "-m", "celery", "flower", "--address=127.0.0.1", f"--port={port}", *FLOWER_OPTIONS],
+        url=f"http://sfsync:{password}@127.0.0.1:{port}",
+        env={"FLOWER_BASIC_AUTH": f"sfsync:{password}", "CELERY_BROKER_URL": stack.env["REDIS_URL"]},
     )
-    child.url = f"http://sfsync:{password}@127.0.0.1:{port}"

@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from worker.cli import stack, status
 from worker.cli.output import Exit, errors
 from worker.errors import DisconnectedError, RejectedError, SettingsError, SyncError, TransientError
 from worker.log import blank
@@ -14,6 +15,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Keeps a local, always-right PostgreSQL copy of a Salesforce org and carries writes back to it.",
 )
+
+for module in (stack, status):
+    module.register(app)
 
 CODES: tuple[tuple[type[SyncError], Exit], ...] = (
     (SettingsError, Exit.SETTINGS),
