@@ -5,7 +5,7 @@ which the mirror is known complete (None until a settling read has run).
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -238,3 +238,8 @@ def overall(found: list[Check]) -> str:
     """The worst of the checks."""
     order = ("healthy", "degraded", "unhealthy")
     return max((check.status for check in found), key=order.index, default="healthy")
+
+
+def timestamp() -> str:
+    """This moment for people and health answers, ISO 8601 UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
