@@ -6,12 +6,14 @@ Source: Bulk API 2.0 and Bulk API Developer Guide, "How Requests Are Processed",
 
 import json
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from local_org.bulk_faults import JOB_KINDS, BulkFaults
 from local_org.errors import ApiError, not_found
 from local_org.values import datetime_text
 
@@ -24,12 +26,17 @@ FINAL = ("JobComplete", "Failed", "Aborted")
 DELIMITERS = {"BACKQUOTE": "`", "CARET": "^", "COMMA": ",", "PIPE": "|", "SEMICOLON": ";", "TAB": "\t"}
 LINE_ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
 
+_HANG_CHECK_MS = 20
+
 Kind = Literal["query", "ingest"]
 
-_TABLE = """
-CREATE TABLE IF NOT EXISTS _bulk_jobs (
-    id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, created_ms INTEGER NOT NULL, data TEXT NOT NULL)
-"""
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS _bulk_jobs (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, created_ms INTEGER NOT NULL, data TEXT NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS _bulk_rows (
+    job TEXT NOT NULL, row INTEGER NOT NULL, record TEXT, created INTEGER NOT NULL, error TEXT,
+    PRIMARY KEY (job, row)) WITHOUT ROWID""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,10 @@ class Job:
         return details
 
 
+class JobFailedError(Exception):
+    """The job ends as Failed, with this text as its error message."""
+
+
 class StoppedError(Exception):
     """The job was aborted, or the org is closing: its work ends early."""
 
@@ -132,8 +143,10 @@ class Jobs:
         self._works = works
         self._running: dict[str, tuple[threading.Thread, threading.Event]] = {}
         self._lock = threading.Lock()
+        self.faults = BulkFaults()
         with self._store.write() as conn:
-            conn.execute(_TABLE)
+            for table in _TABLES:
+                conn.execute(table)
 
     # -- rows
 
@@ -182,14 +195,22 @@ class Jobs:
             if job is None or job.state not in states:
                 return None
             job = replace(job, changed_ms=self._store.clock.now_ms(), **values)
-            conn.execute(
-                "UPDATE _bulk_jobs SET state = ?, data = ? WHERE id = ?", (job.state, json.dumps(asdict(job)), job_id)
-            )
+            self._keep(conn, job)
         return job
+
+    def _keep(self, conn: sqlite3.Connection, job: Job) -> None:
+        data = json.dumps(asdict(job))
+        conn.execute("UPDATE _bulk_jobs SET state = ?, data = ? WHERE id = ?", (job.state, data, job.id))
+
+    def keep_progress(self, conn: sqlite3.Connection, job: Job) -> None:
+        """Write a job's counters inside the transaction that made the progress; its state stays as it is."""
+        sql = "UPDATE _bulk_jobs SET data = json_set(data, '$.processed', ?, '$.failed', ?) WHERE id = ?"
+        conn.execute(sql, (job.processed, job.failed, job.id))
 
     def forget(self, job_id: str) -> None:
         with self._store.write() as conn:
             conn.execute("DELETE FROM _bulk_jobs WHERE id = ?", (job_id,))
+            conn.execute("DELETE FROM _bulk_rows WHERE job = ?", (job_id,))
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
     def folder(self, job_id: str) -> Path:
@@ -223,13 +244,20 @@ class Jobs:
         except StoppedError:
             pass  # the state is already what whoever stopped it wanted
         except Exception as error:
-            reason = (
-                f"{error.code} : {error.message}" if isinstance(error, ApiError) else f"InternalServerError : {error}"
-            )
-            self.change(job.id, ("UploadComplete", "InProgress"), state="Failed", error=reason)
+            self._fail(job, error)
         finally:
             with self._lock:
                 self._running.pop(job.id, None)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        match error:
+            case JobFailedError():
+                reason = str(error)
+            case ApiError():
+                reason = f"{error.code} : {error.message}"
+            case _:
+                reason = f"InternalServerError : {error}"
+        self.change(job.id, ("UploadComplete", "InProgress"), state="Failed", error=reason)
 
     def _work(self, job: Job, control: Control) -> None:
         pace = self._org.settings.bulk_pace_ms
@@ -238,6 +266,7 @@ class Jobs:
         if started is None:
             return
         control.wait(pace)
+        self._spoil(started, control)
         done = self._works[job.kind](self._org, started, control)
         self.change(
             job.id,
@@ -247,6 +276,16 @@ class Jobs:
             failed=done.failed,
             milliseconds=done.milliseconds,
         )
+
+    def _spoil(self, job: Job, control: Control) -> None:
+        """Fail or hang, where a rule says so; a hanging job goes on when its rule is cleared."""
+        rule = self.faults.take(JOB_KINDS, job.object)
+        if rule is None:
+            return
+        if rule.kind == "fail":
+            raise JobFailedError(rule.message)
+        while self.faults.in_force(rule):
+            control.wait(_HANG_CHECK_MS)
 
     def stop(self, job_id: str) -> None:
         """Tell a job's work to end; its state is the caller's business."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from local_org import bulk_csv, bulk_results
+from local_org.bulk_faults import PAGE_KINDS
 from local_org.bulk_jobs import (
     DELIMITERS,
     FINAL,
@@ -149,19 +150,21 @@ def delete(ctx: Context, job_id: str) -> Answer:
 
 def results(ctx: Context, job_id: str) -> bulk_results.FileSlices:
     """GET jobs/query/{id}/results?maxRecords=&locator=."""
-    found = _results(ctx, job_id)
+    job = _job(ctx, job_id)
+    found = _results(ctx, job)
     start = _row(ctx.query.get("locator"), found.rows)
     end = found.page_end(start, _max_records(ctx), MAX_PAGE_BYTES)
-    headers = {
-        "Sforce-NumberOfRecords": str(end - start),
-        "Sforce-Locator": "null" if end >= found.rows else _locator(end),
-    }
+    count, sent_end, last = end - start, end, end >= found.rows
+    if (fault := ctx.org.jobs.faults.take(PAGE_KINDS, job.object)) is not None:
+        count += fault.rows if fault.kind == "wrong_count" else 0
+        sent_end = max(start, end - fault.rows) if fault.kind == "drop_rows" else end
+        last = last or fault.kind == "early_end"
+    headers = {"Sforce-NumberOfRecords": str(count), "Sforce-Locator": "null" if last else _locator(end)}
     gzip = "gzip" in ctx.headers.get("accept-encoding", "")
-    return bulk_results.FileSlices(found.folder / "rows.csv", found.slices(start, end), headers, gzip=gzip)
+    return bulk_results.FileSlices(found.folder / "rows.csv", found.slices(start, sent_end), headers, gzip=gzip)
 
 
-def _results(ctx: Context, job_id: str) -> bulk_results.Results:
-    job = _job(ctx, job_id)
+def _results(ctx: Context, job: Job) -> bulk_results.Results:
     if job.state != "JobComplete":
         raise invalid_state(f"Unable to get results for a job in state {job.state}")
     return bulk_results.Results(ctx.org.jobs.folder(job.id), job.processed)
@@ -169,7 +172,7 @@ def _results(ctx: Context, job_id: str) -> bulk_results.Results:
 
 def result_pages(ctx: Context, job_id: str) -> dict[str, Any]:
     """GET jobs/query/{id}/resultPages: up to five pages that may be fetched side by side."""
-    found = _results(ctx, job_id)
+    found = _results(ctx, _job(ctx, job_id))
     asked = _max_records(ctx)
     start = _row(ctx.query.get("locator"), found.rows)
     pages: list[dict[str, str]] = []
