@@ -1,0 +1,136 @@
+"""sObject Collections: up to 200 records written, or 2,000 read, in one call that counts once.
+
+Every write returns one result per record, in the order of the records. Source: REST API guide, "sObject Collections".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from worker.errors import OrgComplaint, UnknownOutcomeError
+from worker.salesforce.client import OrgClient
+from worker.salesforce.errors import complaints
+from worker.salesforce.ids import to_18
+from worker.salesforce.limits import COLLECTION_RECORDS, COLLECTION_RETRIEVE_IDS
+from worker.salesforce.soql import name
+from worker.salesforce.transport import Deadline
+
+S = TypeVar("S", bound=Sequence[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """What the org did with one record. `created` is None where the org does not say (all but upserts)."""
+
+    success: bool
+    id: str | None
+    created: bool | None
+    errors: tuple[OrgComplaint, ...]
+
+
+def create(
+    client: OrgClient,
+    object_name: str,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    headers: Mapping[str, str] | None = None,
+    deadline: Deadline | None = None,
+) -> list[RowResult]:
+    """Create up to 200 records. Never repeated here: UnknownOutcomeError when no whole answer came."""
+    body = {"allOrNone": False, "records": [_typed(object_name, record) for record in _limited(records)]}
+    answer = client.call("POST", "composite/sobjects", json=body, headers=headers, idempotent=False, deadline=deadline)
+    return _results(answer.body, len(records))
+
+
+def update(
+    client: OrgClient,
+    object_name: str,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    headers: Mapping[str, str] | None = None,
+    deadline: Deadline | None = None,
+) -> list[RowResult]:
+    """Update up to 200 records, each with its `Id`."""
+    body = {"allOrNone": False, "records": [_typed(object_name, record) for record in _limited(records)]}
+    answer = client.call("PATCH", "composite/sobjects", json=body, headers=headers, idempotent=False, deadline=deadline)
+    return _results(answer.body, len(records))
+
+
+def upsert(
+    client: OrgClient,
+    object_name: str,
+    external_id_field: str,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    headers: Mapping[str, str] | None = None,
+    deadline: Deadline | None = None,
+) -> list[RowResult]:
+    """Create or update up to 200 records by an external id, which each record carries."""
+    body = {"allOrNone": False, "records": [_typed(object_name, record) for record in _limited(records)]}
+    path = f"composite/sobjects/{name(object_name)}/{name(external_id_field)}"
+    answer = client.call("PATCH", path, json=body, headers=headers, idempotent=False, deadline=deadline)
+    return _results(answer.body, len(records))
+
+
+def delete(
+    client: OrgClient,
+    ids: Sequence[str],
+    *,
+    headers: Mapping[str, str] | None = None,
+    deadline: Deadline | None = None,
+) -> list[RowResult]:
+    """Delete up to 200 records by id."""
+    params = {"ids": ",".join(to_18(one) for one in _limited(ids)), "allOrNone": "false"}
+    answer = client.call(
+        "DELETE", "composite/sobjects", params=params, headers=headers, idempotent=False, deadline=deadline
+    )
+    return _results(answer.body, len(ids))
+
+
+def retrieve(
+    client: OrgClient, object_name: str, ids: Sequence[str], fields: Sequence[str]
+) -> list[dict[str, Any] | None]:
+    """Up to 2,000 records by id, in that order; None where there is none that this user may see. ([] for no ids.)"""
+    if not ids:
+        return []
+    if len(ids) > COLLECTION_RETRIEVE_IDS:
+        raise ValueError(f"{len(ids)} ids are more than {COLLECTION_RETRIEVE_IDS}")
+    body = {"ids": [to_18(one) for one in ids], "fields": [name(field) for field in fields]}
+    answer = client.call("POST", f"composite/sobjects/{name(object_name)}", json=body, idempotent=True).body
+    if not isinstance(answer, list) or len(answer) != len(ids):
+        raise _odd()
+    return [row if isinstance(row, dict) and row else None for row in answer]
+
+
+def _typed(object_name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attributes": {"type": name(object_name)}, **record}
+
+
+def _limited(records: S) -> S:
+    if not 1 <= len(records) <= COLLECTION_RECORDS:
+        raise ValueError(f"{len(records)} records do not fit into a call of 1 to {COLLECTION_RECORDS}")
+    return records
+
+
+def _results(body: Any, expected: int) -> list[RowResult]:
+    """One result per record: an answer of another length says nothing of which record is which."""
+    if not isinstance(body, list) or len(body) != expected:
+        raise _odd()
+    return [_result(row) for row in body]
+
+
+def _result(row: Any) -> RowResult:
+    if not isinstance(row, Mapping):
+        raise _odd()
+    record_id = row.get("id")
+    created = row.get("created")
+    return RowResult(
+        success=row.get("success") is True,
+        id=to_18(record_id) if record_id else None,
+        created=None if created is None else bool(created),
+        errors=complaints(row.get("errors") or []),
+    )
+
+
+def _odd() -> UnknownOutcomeError:
+    return UnknownOutcomeError("the org's answer to a collection has not the expected form", code="ODD_ANSWER")

@@ -1,0 +1,57 @@
+"""Record ids: 15 case-sensitive characters, or 18 with a check sum. We keep 18 everywhere; this is where they are made so.
+
+Source: SOAP API guide, "ID Field Type".
+"""
+
+import re
+
+_ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
+_CHECK = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+KEY_PREFIX_LENGTH = 3
+
+
+def to_18(record_id: str) -> str:
+    """The 18-character form of a 15- or 18-character id.
+
+    Raises ValueError when it is neither, or when its check sum shows that its case was changed on the way.
+    """
+    if not _ID.fullmatch(record_id):
+        raise ValueError(f"{record_id!r} is no record id")
+    whole = record_id[:15] + checksum(record_id[:15])
+    if len(record_id) == 18 and record_id.upper() != whole.upper():
+        return _restore_case(record_id)
+    return whole
+
+
+def is_id(text: str) -> bool:
+    """Whether `to_18` would accept it."""
+    try:
+        to_18(text)
+    except ValueError:
+        return False
+    return True
+
+
+def key_prefix(record_id: str) -> str:
+    """The first three characters: which object the record belongs to."""
+    return record_id[:KEY_PREFIX_LENGTH]
+
+
+def checksum(id_15: str) -> str:
+    """The three characters that encode which of the fifteen are upper case: one for each five, first character lowest bit."""
+    groups = (id_15[start : start + 5] for start in (0, 5, 10))
+    return "".join(_CHECK[sum(1 << bit for bit, char in enumerate(group) if "A" <= char <= "Z")] for group in groups)
+
+
+def _restore_case(record_id: str) -> str:
+    """An 18-character id whose first 15 lost their case: the check sum knows which letters were upper case."""
+    bits = [_CHECK.find(char) for char in record_id[15:].upper()]
+    if -1 in bits:
+        raise ValueError(f"{record_id!r} is no record id")
+    letters = [
+        char.upper() if bits[place // 5] >> place % 5 & 1 else char.lower() for place, char in enumerate(record_id[:15])
+    ]
+    whole = "".join(letters)
+    if checksum(whole) != record_id[15:].upper():
+        raise ValueError(f"{record_id!r} is no record id: its check sum is wrong")
+    return whole + checksum(whole)
