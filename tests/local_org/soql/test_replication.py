@@ -82,7 +82,7 @@ def test_deleted_has_id_and_date_and_how_far_the_log_reaches(caller) -> None:
     now = caller.org.store.clock.now_ms()
     row = caller.add("Account", Name="x", IsDeleted=True)
     with caller.org.store.write() as conn:
-        conn.execute("INSERT INTO _deleted (object, id, deleted_ms, root) VALUES ('Account', ?, ?, ?)", (row, now, row))
+        conn.execute("INSERT INTO _deletions (object, id, at_ms, root) VALUES ('Account', ?, ?, ?)", (row, now, row))
     found = deleted(caller, -5 * MINUTE, MINUTE)
     assert found["deletedRecords"] == [{"id": row, "deletedDate": datetime_text(now)}]
     assert found["earliestDateAvailable"] == datetime_text(now - 15 * DAY)
