@@ -40,6 +40,7 @@ class ActionLine(Base):
     object: Mapped[str] = mapped_column(Text, primary_key=True)
     order_key: Mapped[str] = mapped_column(Text, primary_key=True)
     next_ticket: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+    quiet_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # an unanswered write may land until then
 
 
 class ActionQueue(Base):
@@ -60,7 +61,8 @@ class Action(Base):
 
     state: waiting (behind another action of its line) → ready → sending → delivered or rejected; in_doubt when sent and not
     answered; held when a person must decide; cancelled on request. `ticket` is its place in the line. `sent_at` is the org's
-    time at which the batch that holds it was committed as sending.
+    time, never ahead of it, at which the batch that holds it was committed as sending. A create with `external_id_field`
+    is sent as an upsert on that field, which makes sending it again harmless. `record_id` of a create is set by its outcome.
     """
 
     __tablename__ = "actions"
@@ -92,7 +94,26 @@ class Action(Base):
             "ticket",
             postgresql_where=text(one_of("state", *UNFINISHED)),
         ),
-        Index("ix_actions_sent", "claim_until", postgresql_where=text("state IN ('sending', 'in_doubt')")),
+        Index(
+            "ix_actions_sent",
+            "connection_id",
+            "object",
+            "claim_until",
+            postgresql_where=text("state IN ('sending', 'in_doubt')"),
+        ),
+        Index(
+            "ix_actions_unremembered",
+            "connection_id",
+            "object",
+            "finished_at",
+            postgresql_where=text("state = 'delivered' AND remembered_at IS NULL"),
+        ),
+        Index(
+            "ix_actions_made",
+            "connection_id",
+            "record_id",
+            postgresql_where=text("operation IN ('create', 'upsert') AND record_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
@@ -118,8 +139,25 @@ class Action(Base):
     claim_owner: Mapped[str | None] = mapped_column(Text)
     claim_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     sent_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    doubt_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # an unanswered sending may land until then
     outcome: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # {"id", "success", "created"?, "adopted"?}
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # {"code", "message", "fields"}: the last one
     remembered_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # its record was put in the mirror
     created_at: Mapped[Created]
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class ObjectDescribe(Base):
+    """The org's describe of an object that is written to, kept so that the door can check without asking the org.
+
+    A mirror keeps its own (`mirrors.describe`), which is looked at first; `object` is in lower case.
+    """
+
+    __tablename__ = "object_describes"
+
+    connection_id: Mapped[int] = mapped_column(
+        ForeignKey("public.salesforce_oauth_tokens.id", ondelete="CASCADE"), primary_key=True
+    )
+    object: Mapped[str] = mapped_column(Text, primary_key=True)
+    describe: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    fetched_at: Mapped[Created]

@@ -137,6 +137,7 @@ def upgrade() -> None:
         sa.Column("object", sa.Text(), nullable=False),
         sa.Column("order_key", sa.Text(), nullable=False),
         sa.Column("next_ticket", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
+        sa.Column("quiet_until", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["connection_id"],
             ["public.salesforce_oauth_tokens.id"],
@@ -187,6 +188,7 @@ def upgrade() -> None:
         sa.Column("claim_owner", sa.Text(), nullable=True),
         sa.Column("claim_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("doubt_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("outcome", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("error", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("remembered_at", sa.DateTime(timezone=True), nullable=True),
@@ -257,10 +259,43 @@ def upgrade() -> None:
     op.create_index(
         "ix_actions_sent",
         "actions",
-        ["claim_until"],
+        ["connection_id", "object", "claim_until"],
         unique=False,
         schema="sfsync",
         postgresql_where=sa.text("state IN ('sending', 'in_doubt')"),
+    )
+    op.create_index(
+        "ix_actions_unremembered",
+        "actions",
+        ["connection_id", "object", "finished_at"],
+        unique=False,
+        schema="sfsync",
+        postgresql_where=sa.text("state = 'delivered' AND remembered_at IS NULL"),
+    )
+    op.create_index(
+        "ix_actions_made",
+        "actions",
+        ["connection_id", "record_id"],
+        unique=False,
+        schema="sfsync",
+        postgresql_where=sa.text("operation IN ('create', 'upsert') AND record_id IS NOT NULL"),
+    )
+    op.create_table(
+        "object_describes",
+        sa.Column("connection_id", sa.BigInteger(), nullable=False),
+        sa.Column("object", sa.Text(), nullable=False),
+        sa.Column("describe", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "fetched_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.ForeignKeyConstraint(
+            ["connection_id"],
+            ["public.salesforce_oauth_tokens.id"],
+            name=op.f("fk_object_describes_connection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("connection_id", "object", name=op.f("pk_object_describes")),
+        schema="sfsync",
     )
     op.create_table(
         "mirrors",
@@ -274,6 +309,7 @@ def upgrade() -> None:
         sa.Column("state_reason", sa.Text(), nullable=True),
         sa.Column("describe", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("describe_modified", sa.Text(), nullable=True),
+        sa.Column("described_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("skipped_fields", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("stamp_field", sa.Text(), nullable=True),
         sa.Column("fresh_cursor", sa.DateTime(timezone=True), nullable=True),
