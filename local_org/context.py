@@ -14,8 +14,8 @@ from local_org.errors import not_found, unreadable_json
 from local_org.store import Store
 
 if TYPE_CHECKING:
-    from local_org.oauth_store import Session
     from local_org.org import Org
+    from local_org.tokens import Session
 
 
 @dataclass(slots=True)

@@ -11,11 +11,14 @@ CREATE TABLE IF NOT EXISTS _counters (prefix TEXT PRIMARY KEY, next INTEGER NOT 
 CREATE TABLE IF NOT EXISTS _journal (
     seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, object TEXT NOT NULL, id TEXT NOT NULL,
     operation TEXT NOT NULL, user_id TEXT NOT NULL, changed TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS _deleted (
-    object TEXT NOT NULL, id TEXT NOT NULL, deleted_ms INTEGER NOT NULL, root TEXT NOT NULL,
-    purged INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (object, id)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS _deleted_at ON _deleted (object, deleted_ms);
-CREATE INDEX IF NOT EXISTS _deleted_root ON _deleted (root);
+CREATE TABLE IF NOT EXISTS _deletions (
+    object TEXT NOT NULL, id TEXT NOT NULL, at_ms INTEGER NOT NULL, root TEXT NOT NULL,
+    PRIMARY KEY (object, id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS _deletions_at ON _deletions (object, at_ms);
+CREATE INDEX IF NOT EXISTS _deletions_root ON _deletions (root);
+CREATE TABLE IF NOT EXISTS _cleared (
+    root TEXT NOT NULL, object TEXT NOT NULL, id TEXT NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (root, object, id, field)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _late (
     seq INTEGER PRIMARY KEY, commit_ms INTEGER NOT NULL, stamp_ms INTEGER NOT NULL, object TEXT NOT NULL,
     id TEXT NOT NULL, changed TEXT NOT NULL);

@@ -1,0 +1,78 @@
+"""The org: its store and everything that belongs to it, opened from one folder."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from local_org import bulk_query
+from local_org.access import Access
+from local_org.bulk_jobs import Jobs
+from local_org.clock import Clock
+from local_org.faults import Faults
+from local_org.ledger import Ledger
+from local_org.objects import standard_objects
+from local_org.store import Store
+from local_org.tokens import Tokens
+from local_org.usage import Usage
+
+ORGANIZATION_ID = "00DLo0000000001EAA"
+DEFAULT_USERNAME = "admin@local-org.example"
+DEFAULT_PASSWORD = "local-org"  # noqa: S105 - documented, for a toy org
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What can be set over the control path, kept with the data.
+
+    `session_minutes` is the idle time-out; `api_limit` the calls per 24 hours; `bulk_pace_ms` how long a job
+    stays in each state; `lock_wait_ms` how long a writer waits for a row; `request_seconds` the longest
+    request; `concurrent_refresh_error` whether a second, simultaneous refresh is refused;
+    `cascade_stamps` whether rows deleted or restored by cascade get a new stamp.
+    """
+
+    rotate: bool = False
+    session_minutes: float = 120
+    api_limit: int = 100_000
+    bulk_pace_ms: int = 0
+    lock_wait_ms: int = 10_000
+    request_seconds: float = 600
+    concurrent_refresh_error: bool = True
+    cascade_stamps: bool = True
+    my_domain: str = "local-org.my.salesforce.com"
+    instance_url: str | None = None
+
+    def changed(self, values: dict[str, Any]) -> "Settings":
+        """With these values. Raises ValueError for an unknown name."""
+        unknown = set(values) - {item.name for item in fields(self)}
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
+        return replace(self, **values)
+
+
+class Org:
+    """One org in one data folder."""
+
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self.store = Store(folder, clock)
+        if next(self.store.catalogue.objects(), None) is None:
+            self.store.add_objects(standard_objects())
+        self.settings = Settings().changed(self.store.setting("settings", {}))
+        self.tokens = Tokens(folder, self.store.clock)
+        self.access = Access(self.store)
+        self.ledger = Ledger(folder)
+        self.faults = Faults()
+        self.usage = Usage(self.store)
+        self.organization_id = ORGANIZATION_ID
+        self.jobs = Jobs(self, {"query": bulk_query.render})
+        self.jobs.resume()
+
+    def change_settings(self, values: dict[str, Any]) -> None:
+        self.settings = self.settings.changed(values)
+        self.store.keep_setting("settings", asdict(self.settings))
+
+    def close(self) -> None:
+        self.jobs.close()
+        self.usage.keep()
+        self.ledger.close()
+        self.tokens.close()
+        self.store.close()
