@@ -59,7 +59,8 @@ class Mirror(Base):
     state: Mapped[str] = mapped_column(Text, server_default="new")
     state_reason: Mapped[str | None] = mapped_column(Text)
     describe: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # the org's last answer, for checks at the door
-    describe_modified: Mapped[str | None] = mapped_column(Text)  # its Last-Modified header, sent back as it came
+    describe_modified: Mapped[str | None] = mapped_column(Text)  # its Last-Modified, ISO 8601
+    described_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # when the org was last asked for it
     skipped_fields: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     stamp_field: Mapped[str | None] = mapped_column(Text)  # SystemModstamp, or what stands in for it
     fresh_cursor: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

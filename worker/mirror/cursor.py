@@ -1,0 +1,40 @@
+"""Which span a reader reads next, where its cursor may move, when to look again. Pure.
+
+All instants of a mirror are the org's time, aware UTC; a worker's clock measures durations only.
+"""
+
+from datetime import datetime, timedelta
+
+SHORTEST_OVERLAP = timedelta(seconds=2)  # stamps have whole seconds: a second is whole only once it is over
+LONGEST_TRANSACTION = timedelta(minutes=15)  # how long after its stamp a change may still become visible
+DESCRIBE_EVERY = timedelta(minutes=5)
+FIRST_LOOK_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 300.0
+
+
+def window_start(cursor: datetime, overlap: timedelta) -> datetime:
+    """Where the fresh reader starts: `overlap` before its cursor. The merge makes reading a row again harmless."""
+    return cursor - max(overlap, SHORTEST_OVERLAP)
+
+
+def read_began(answered_at: datetime, took: timedelta) -> datetime:
+    """The org's time when a read was sent, at the latest: the answer's `Date` less how long the call took here.
+
+    Whatever is stamped later may be missing from the answer, so this is as far as a cursor may move.
+    """
+    return (answered_at - took).replace(microsecond=0)
+
+
+def young_since(began: datetime) -> datetime:
+    """Rows stamped before this can no longer get another value under the same stamp once a read began at `began`."""
+    return began - LONGEST_TRANSACTION
+
+
+def next_look(asked_for: timedelta, longest_seconds: float) -> timedelta:
+    """Pause before the next look at a Bulk job that was asked for so long ago: a quarter of its age."""
+    return timedelta(seconds=min(max(FIRST_LOOK_SECONDS, asked_for.total_seconds() / 4), longest_seconds))
+
+
+def next_pause(previous_seconds: float) -> float:
+    """Seconds to wait after a failure that may pass: 1, 2, 4, … up to five minutes."""
+    return min(max(1.0, previous_seconds * 2), LONGEST_PAUSE_SECONDS)

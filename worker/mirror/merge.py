@@ -1,0 +1,256 @@
+"""The statements that bring what was read into a mirror, and those that compare the two. Pure.
+
+Two versions of a record are ordered by (stamp, read number). Stamps have whole seconds, so a stamp alone would let old
+data win; a read takes its number before its request is sent, so among equal stamps the higher number saw later values.
+The same rule decides between a row and its tombstone. Running a merge twice changes nothing.
+
+Parameters of the statements: `object`, `read` (number of the read), `young` (an instant; see cursor.young_since).
+All statements of one merge run in one transaction, alone on their mirror (store.merge takes a lock), in this order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from worker.mirror.ddl import TOMBSTONES
+from worker.mirror.schema import TableSpec
+
+OLDEST = sql.SQL("'-infinity'::timestamptz")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What one merge touches: mirror, its tombstones, the staged rows, and the columns that were read."""
+
+    mirror: sql.Identifier
+    tombstones: sql.Identifier
+    staging: sql.Identifier
+    columns: tuple[str, ...]
+    stamp: str | None
+
+    @classmethod
+    def of(cls, spec: TableSpec, schema: str, staging: sql.Identifier, columns: Sequence[str]) -> "Names":
+        """The names for one spec; `columns` are those that `staging` was filled with."""
+        stamp = spec.stamp.lower() if spec.stamp else None
+        return cls(
+            sql.Identifier(schema, spec.table), sql.Identifier(schema, TOMBSTONES), staging, tuple(columns), stamp
+        )
+
+    @property
+    def knows_deleted(self) -> bool:
+        """Whether the staged rows say which records are deleted."""
+        return "isdeleted" in self.columns
+
+    def fill(self, statement: str, **parts: sql.Composable) -> sql.Composed:
+        """`statement` with our names in it; `{mirror_v}`, `{staged_v}`, `{tombstone_v}` are versions to compare."""
+        return sql.SQL(statement).format(  # type: ignore[arg-type]  # only statements of this module come here
+            mirror=self.mirror,
+            tombstones=self.tombstones,
+            staging=self.staging,
+            mirror_v=self._version("m"),
+            staged_v=sql.SQL("({}, %(read)s)").format(self._stamp("s")),
+            tombstone_v=sql.SQL("(coalesce(t.systemmodstamp, {}), t._read)").format(OLDEST),
+            stamp=self._stamp("s"),
+            **parts,
+        )
+
+    def _stamp(self, alias: str) -> sql.Composable:
+        if self.stamp is None or self.stamp not in self.columns:
+            return OLDEST
+        return sql.SQL("coalesce({}, {})").format(sql.Identifier(alias, self.stamp), OLDEST)
+
+    def _version(self, alias: str) -> sql.Composable:
+        return sql.SQL("({}, {})").format(self._stamp(alias), sql.Identifier(alias, "_read"))
+
+    def listed(self, alias: str | None = None, *, without: tuple[str, ...] = ()) -> sql.Composable:
+        """The columns, comma separated, each behind `alias`."""
+        names = [name for name in self.columns if name not in without]
+        return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
+
+
+def merge(names: Names) -> dict[str, sql.Composed]:
+    """The statements of a merge, in order, by what their row counts mean."""
+    statements = {"repeated": drop_repeated(names)}
+    if names.knows_deleted:
+        statements |= {
+            "buried": _bury(names),
+            "deleted": names.fill(
+                "DELETE FROM {mirror} m USING {staging} s WHERE s.isdeleted AND m.id = s.id AND {mirror_v} < {staged_v}"
+            ),
+        }
+    statements |= {
+        "changed": _upsert(names),
+        "confirmed": _confirm(names),
+        "revived": names.fill(
+            """
+            DELETE FROM {tombstones} t USING {staging} s
+             WHERE {alive} AND t.object = %(object)s AND t.id = s.id AND {tombstone_v} < {staged_v}
+            """,
+            alive=_alive(names),
+        ),
+    }
+    return statements
+
+
+def _alive(names: Names) -> sql.Composable:
+    return sql.SQL("s.isdeleted IS NOT TRUE" if names.knows_deleted else "true")
+
+
+def drop_repeated(names: Names) -> sql.Composed:
+    """Of a record that was read twice keep the newest version: the parts of a Bulk result are read at different times."""
+    return names.fill(
+        """
+        DELETE FROM {staging} s USING {staging} later
+         WHERE later.id = s.id AND ({stamp}, s.ctid) < ({later}, later.ctid)
+        """,
+        later=names._stamp("later"),
+    )
+
+
+def _bury(names: Names) -> sql.Composed:
+    winner = sql.SQL("s.masterrecordid" if "masterrecordid" in names.columns else "NULL::text")
+    return names.fill(
+        """
+        INSERT INTO {tombstones} AS t (object, id, deleted_at, cause, winner_id, systemmodstamp, _read)
+        SELECT %(object)s, s.id, {stamp}, CASE WHEN {winner} IS NULL THEN 'deleted' ELSE 'merged' END, {winner}, {stamp},
+               %(read)s
+          FROM {staging} s
+         WHERE s.isdeleted AND NOT EXISTS (SELECT FROM {mirror} m WHERE m.id = s.id AND {mirror_v} >= {staged_v})
+        ON CONFLICT (object, id) DO UPDATE
+           SET deleted_at = EXCLUDED.deleted_at, cause = EXCLUDED.cause, winner_id = EXCLUDED.winner_id,
+               systemmodstamp = EXCLUDED.systemmodstamp, _read = EXCLUDED._read
+         WHERE {tombstone_v} < (EXCLUDED.systemmodstamp, EXCLUDED._read)
+        """,
+        winner=winner,
+    )
+
+
+def _upsert(names: Names) -> sql.Composed:
+    """Older news never wins; a row whose values did not change is not written."""
+    values = [name for name in names.columns if name != "id"]
+    assignments = sql.SQL(", ").join(
+        sql.SQL("{c} = EXCLUDED.{c}").format(c=sql.Identifier(name)) for name in [*values, "_read"]
+    )
+    return names.fill(
+        """
+        INSERT INTO {mirror} AS m ({columns}, _read)
+        SELECT {selected}, %(read)s FROM {staging} s
+         WHERE {alive} AND NOT EXISTS (
+               SELECT FROM {tombstones} t WHERE t.object = %(object)s AND t.id = s.id AND {tombstone_v} >= {staged_v})
+        ON CONFLICT (id) DO UPDATE SET {assignments}
+         WHERE {mirror_v} < ({excluded}, EXCLUDED._read) AND {differs}
+        """,
+        columns=names.listed(),
+        selected=names.listed("s"),
+        alive=_alive(names),
+        assignments=assignments,
+        excluded=names._stamp("excluded"),
+        differs=_differs(names, "m", "excluded"),
+    )
+
+
+def _differs(names: Names, one: str, other: str) -> sql.Composable:
+    if len(names.columns) == 1:  # nothing beside the id
+        return sql.SQL("false")
+    return sql.SQL("ROW({}) IS DISTINCT FROM ROW({})").format(
+        names.listed(one, without=("id",)), names.listed(other, without=("id",))
+    )
+
+
+def _confirm(names: Names) -> sql.Composed:
+    """Unchanged rows that are young keep the number of this read.
+
+    Otherwise an earlier read, still on its way, could bring another value under the same stamp and win. For older rows
+    that cannot happen, so they are left alone.
+    """
+    return names.fill(
+        """
+        UPDATE {mirror} m SET _read = %(read)s FROM {staging} s
+         WHERE {alive} AND m.id = s.id AND m._read < %(read)s AND {mirror_stamp} = {stamp} AND {stamp} >= %(young)s
+        """,
+        alive=_alive(names),
+        mirror_stamp=names._stamp("m"),
+    )
+
+
+def bury_unseen(names: Names) -> sql.Composed:
+    """Records that a read by Id (`ids`) did not find at all, at the org's time `began`."""
+    return names.fill(
+        """
+        WITH gone AS (DELETE FROM {mirror} m WHERE m.id = ANY(%(ids)s) AND m._read < %(read)s
+                      RETURNING m.id, {mirror_stamp} AS stamp)
+        INSERT INTO {tombstones} AS t (object, id, deleted_at, cause, systemmodstamp, _read)
+        SELECT %(object)s, id, %(began)s, 'invisible', stamp, %(read)s FROM gone
+        ON CONFLICT (object, id) DO UPDATE SET systemmodstamp = EXCLUDED.systemmodstamp, _read = EXCLUDED._read,
+               deleted_at = EXCLUDED.deleted_at, cause = EXCLUDED.cause
+         WHERE {tombstone_v} < (EXCLUDED.systemmodstamp, EXCLUDED._read)
+        """,
+        mirror_stamp=names._stamp("m"),
+    )
+
+
+def drop_buried(names: Names) -> sql.Composed:
+    """After a first load: rows whose tombstone, written meanwhile, is the newer version."""
+    return names.fill(
+        """
+        DELETE FROM {mirror} m USING {tombstones} t
+         WHERE t.object = %(object)s AND t.id = m.id AND {mirror_v} < {tombstone_v}
+        """
+    )
+
+
+def suspects(names: Names) -> sql.Composed:
+    """Every record that is not the same on both sides: `id`, `kind` (different, missing, surplus)."""
+    return names.fill(
+        """
+        SELECT coalesce(s.id, m.id) AS id,
+               CASE WHEN s.id IS NULL THEN 'surplus' WHEN m.id IS NULL THEN 'missing' ELSE 'different' END AS kind
+          FROM {staging} s FULL JOIN {mirror} m ON m.id = s.id
+         WHERE s.id IS NULL OR m.id IS NULL OR {differs}
+        """,
+        differs=_differs(names, "m", "s"),
+    )
+
+
+def unseen(names: Names) -> sql.Composed:
+    """Mirror rows that a read of everything (number `read`) did not bring and nobody wrote since."""
+    return names.fill(
+        """
+        SELECT m.id, 'surplus'::text AS kind FROM {mirror} m
+         WHERE m._read < %(read)s AND NOT EXISTS (SELECT FROM {staging} s WHERE s.id = m.id)
+        """
+    )
+
+
+def verdicts(names: Names, suspects_table: sql.Identifier) -> sql.Composed:
+    """Judge the suspects `ids` against a second look at them (the staged rows) and the mirror as it stands now.
+
+    What is equal by now, or was changed in the org since `since`, has moved; the rest are differences.
+    """
+    return names.fill(
+        """
+        WITH looked AS (
+          SELECT u.id, s.id IS NOT NULL AND {alive} AS there, m.id IS NOT NULL AS here,
+                 s.id IS NOT NULL AND {stamp} >= %(since)s AS fresh, {differs} AS differs
+            FROM {suspects} u LEFT JOIN {staging} s ON s.id = u.id LEFT JOIN {mirror} m ON m.id = u.id
+           WHERE u.id = ANY(%(ids)s))
+        UPDATE {suspects} u
+           SET verdict = CASE WHEN NOT there AND NOT here OR there AND here AND NOT differs OR fresh THEN 'moved'
+                              WHEN NOT here THEN 'missing' WHEN NOT there THEN 'surplus' ELSE 'different' END
+          FROM looked WHERE looked.id = u.id
+        """,
+        alive=_alive(names),
+        differs=_differs(names, "m", "s"),
+        suspects=suspects_table,
+    )
+
+
+def forget(names: Names) -> list[sql.Composed]:
+    """Before a repair: let go of what we hold on the records `ids`, unless a later read wrote it."""
+    return [
+        names.fill("DELETE FROM {mirror} m WHERE m.id = ANY(%(ids)s) AND m._read < %(read)s"),
+        names.fill(
+            "DELETE FROM {tombstones} t WHERE t.object = %(object)s AND t.id = ANY(%(ids)s) AND t._read < %(read)s"
+        ),
+    ]

@@ -1,0 +1,137 @@
+"""What a mirror table looks like, from what the org says about its object. Pure.
+
+Types are Postgres's own names as `format_type` prints them, so that a table can be compared with its specification.
+Sources: REST API Developer Guide, "sObject Describe"; Object Reference, "Field Types" and "System Fields".
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from worker.salesforce.describe import ObjectDescribe
+
+TEXT = "text"
+NUMERIC = "numeric"
+BIGINT = "bigint"
+TYPES = {  # every other type, also one that does not exist yet, is kept as text
+    "boolean": "boolean",
+    "int": BIGINT,
+    "long": BIGINT,
+    "double": NUMERIC,  # exact: the org prints more digits than a float keeps
+    "currency": NUMERIC,
+    "percent": NUMERIC,
+    "date": "date",
+    "datetime": "timestamp with time zone",
+    "time": "time without time zone",
+}
+COMPOUND = {"address", "location"}  # kept by their parts
+BINARY = {"base64"}  # not kept, and said so
+IDS = {"id", "reference"}
+STAMPS = ("SystemModstamp", "LastModifiedDate", "CreatedDate", "LoginTime")  # the first that an object has
+ALWAYS = {"Id", "IsDeleted", "MasterRecordId", "IsArchived", *STAMPS}  # also where columns were chosen
+WHO = {"CreatedById", "LastModifiedById"}  # lookups that nobody joins by: no index
+READ = "_read"  # number of the read that wrote a row; no field's name begins with an underscore
+NAME_BYTES = 63
+
+
+class UnfitObjectError(ValueError):
+    """The object cannot be mirrored as it is; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One field and its column. `id_like`: holds record ids, compared byte by byte (COLLATE "C")."""
+
+    field: str
+    name: str
+    type: str
+    id_like: bool = False
+    indexed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """The table of one object: columns in describe's order, the id first. `stamp` is the field that orders versions."""
+
+    object: str
+    table: str
+    columns: tuple[Column, ...]
+    skipped: tuple[str, ...]  # fields that are not kept: their values are not data of a row
+    stamp: str | None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields to ask for, in the columns' order."""
+        return tuple(column.field for column in self.columns)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names."""
+        return tuple(column.name for column in self.columns)
+
+    def has(self, field: str) -> bool:
+        """Whether `field` is kept."""
+        return field in self.fields
+
+    def columns_of(self, fields: Collection[str]) -> tuple[str, ...]:
+        """Column names of those of `fields` that are kept, in the table's order."""
+        wanted = {field.lower() for field in fields}
+        return tuple(name for name in self.names if name in wanted)
+
+
+def table_name(object_name: str) -> str:
+    """`My_Thing__c` → `my_thing__c`."""
+    return object_name.lower()
+
+
+def table_spec(describe: ObjectDescribe, *, chosen: Collection[str] | None = None) -> TableSpec:
+    """The table of `describe`, narrowed to the fields `chosen` (any case; None: all) and those that a mirror needs.
+
+    Raises UnfitObjectError when the object cannot be queried or has no Id.
+    """
+    if not describe.queryable:
+        raise UnfitObjectError(f"{describe.name} cannot be queried")
+    narrowed = None if chosen is None else {name.lower() for name in (*chosen, *ALWAYS)}
+    columns, skipped = [], []
+    for field in describe.fields:
+        if field.type in COMPOUND or (narrowed is not None and field.name.lower() not in narrowed):
+            continue
+        if field.type in BINARY:
+            skipped.append(field.name)
+            continue
+        column = Column(
+            field=field.name,
+            name=field.name.lower(),
+            type=TYPES.get(field.type, TEXT),
+            id_like=field.type in IDS,
+            indexed=field.type == "reference" and field.name not in WHO,
+        )
+        columns.append(column)
+    columns.sort(key=lambda column: column.field != "Id")
+    names = {column.field for column in columns}
+    if "Id" not in names:
+        raise UnfitObjectError(f"{describe.name} has no Id")
+    stamp = next((name for name in STAMPS if name in names), None)
+    return TableSpec(describe.name, table_name(describe.name), tuple(columns), tuple(skipped), stamp)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that came, went or changed its type between two describes."""
+
+    field: str
+    change: str  # added, removed, retyped
+    detail: str = ""
+
+
+def changes(before: TableSpec, after: TableSpec) -> list[Change]:
+    """What differs between two describes of an object, as far as its columns are concerned."""
+    old = {column.field: column for column in before.columns}
+    new = {column.field: column for column in after.columns}
+    added = [Change(field, "added", new[field].type) for field in new if field not in old]
+    removed = [Change(field, "removed", old[field].type) for field in old if field not in new]
+    retyped = [
+        Change(field, "retyped", f"{old[field].type} → {new[field].type}")
+        for field in new
+        if field in old and old[field].type != new[field].type
+    ]
+    return added + removed + retyped

@@ -1,0 +1,162 @@
+"""A run in hand: what its steps read and how they write. Every write is fenced by the claim's token."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from psycopg import sql
+from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from models.connection import Connection
+from models.mirror import Mirror, Reject, Run, RunPage, read_numbers
+from worker.db import Claim, Keeper
+from worker.errors import FencedError
+from worker.mirror import store
+from worker.mirror.deps import STEP, MirrorDeps
+from worker.mirror.schema import TableSpec, table_spec
+from worker.mirror.store import Taken, Target
+from worker.salesforce.client import OrgClient
+from worker.salesforce.describe import parse
+from worker.steps import Again, Done, Step
+
+NOW = func.clock_timestamp()
+MOST_RESTARTS = 5
+
+
+@dataclass
+class Work:
+    """One claimed run with its mirror, its connection and a client. `step` moves another run (verify refreshes first)."""
+
+    deps: MirrorDeps
+    claim: Claim
+    keeper: Keeper
+    client: OrgClient
+    run: Run
+    mirror: Mirror
+    connection: Connection
+    step: Callable[[int], Step]
+    _counted: int = field(default=0)
+
+    @property
+    def schema(self) -> str:
+        """The Postgres schema of the connection's mirrors."""
+        return self.connection.schema_name
+
+    @property
+    def spec(self) -> TableSpec:
+        """The mirror's table as last described; a step `begin` has described it."""
+        return spec_of(self.mirror)
+
+    @property
+    def began(self) -> datetime:
+        """The org's time when the run's read was asked for."""
+        assert self.run.read_started_at is not None
+        return self.run.read_started_at
+
+    @property
+    def suspects(self) -> str:
+        """Name of the run's suspects table."""
+        return f"_suspects_{self.run.id}"
+
+    def target(self) -> Target:
+        """Where this run's rows go."""
+        return target_of(self.run, self.mirror, self.schema)
+
+    def reload(self) -> None:
+        """Read run and mirror again, after a commit."""
+        self._counted = self.client.calls
+        with self.deps.database.transaction() as session:
+            self.run = session.get_one(Run, self.run.id)
+            self.mirror = session.get_one(Mirror, self.mirror.id)
+
+    def set(self, session: Session, **values: Any) -> None:
+        """Change the run; FencedError when it is no longer ours. The last write of a transaction, or near it: it locks
+        the run's row, which the keeper must be able to renew meanwhile."""
+        changed = session.execute(
+            update(Run)
+            .where(Run.id == self.run.id, Run.claim_token == self.claim.token, Run.state == "ready")
+            .values(calls=Run.calls + self.client.calls - self._counted, **values)
+        )
+        if cast(CursorResult[Any], changed).rowcount != 1:
+            raise FencedError(f"run {self.run.id} is no longer ours")
+
+    def set_mirror(self, session: Session, **values: Any) -> None:
+        """Change the mirror, in a transaction that `set` fences."""
+        session.execute(update(Mirror).where(Mirror.id == self.mirror.id).values(**values))
+
+    def advance(self, stage: str, **values: Any) -> None:
+        """Commit the next stage."""
+        with self.deps.database.transaction() as session:
+            self.set(session, stage=stage, **values)
+
+    def option(self, **values: Any) -> dict[str, Any]:
+        """The run's options with some of them changed."""
+        return {**self.run.options, **values}
+
+    def again(self, after: timedelta = timedelta(0), *, progress: bool = True, **values: Any) -> Again:
+        """Release the run until `after` from now."""
+        with self.deps.database.transaction() as session:
+            released = {"claim_until": None, "claim_owner": None, "due_at": NOW + after}
+            self.set(session, **released, **({"attempts": 0} if progress else {}), **values)
+        if not after:
+            self.deps.wake(STEP, self.run.id, self.run.lane)
+        return Again()
+
+    def finish(self, session: Session, **values: Any) -> None:
+        """Write the run's end, in the transaction that made it true."""
+        store.drop_table(session, self.schema, self.run.staging)
+        store.drop_table(session, self.schema, self.suspects)
+        self.set_mirror(session, state_reason=None)
+        self.set(session, state="done", error=None, finished_at=NOW, claim_until=None, claim_owner=None, **values)
+
+    def end(self, state: str, error: str) -> Done:
+        """Give the run up: failed (it cannot be done) or parked (a person may ask again)."""
+        with self.deps.database.transaction() as session:
+            store.drop_table(session, self.schema, self.run.staging)
+            store.drop_table(session, self.schema, self.suspects)
+            self.set_mirror(session, state_reason=error)
+            ended = {"finished_at": NOW} if state == "failed" else {}
+            self.set(session, state=state, error=error, claim_until=None, claim_owner=None, **ended)
+        return Done()
+
+    def restart(self, error: str, *, describe: bool = False) -> Step | None:
+        """Read everything again, with a new job; after too many restarts the run is parked."""
+        restarts = int(self.run.options.get("restarts", 0)) + 1
+        if restarts > MOST_RESTARTS:
+            return self.end("parked", error)
+        with self.deps.database.transaction() as session:
+            session.execute(delete(RunPage).where(RunPage.run_id == self.run.id))
+            counters = dict.fromkeys(("rows_read", "rows_rejected", "nul_bytes"), 0)
+            options = self.option(restarts=restarts, describe=describe)
+            self.set(session, stage="begin", job_id=None, rows_expected=None, error=error, options=options, **counters)
+        return None
+
+    def number_read(self, session: Session) -> int:
+        """A number for the read that is about to be sent."""
+        number = cast(int, session.scalar(select(read_numbers.next_value())))
+        self.run.read_number = number
+        return number
+
+
+def spec_of(mirror: Mirror) -> TableSpec:
+    """The table of a mirror that was described."""
+    assert mirror.describe is not None
+    return table_spec(parse(mirror.describe), chosen=mirror.fields)
+
+
+def target_of(run: Run, mirror: Mirror, schema: str) -> Target:
+    """Where a run's rows go."""
+    assert run.read_number is not None
+    staging = sql.Identifier(schema, run.staging) if run.staging else None
+    columns = tuple(name.lower() for name in run.columns or ())
+    return Target(spec_of(mirror), schema, staging, columns, mirror.id, run.read_number)
+
+
+def keep_rejects(session: Session, mirror_id: int, run_id: int | None, taken: Taken) -> None:
+    """Store the records that no column could hold."""
+    for reject in taken.rejects:
+        row = Reject(mirror_id=mirror_id, run_id=run_id, record_id=reject["id"], record=reject["record"])
+        row.reason = reject["reason"]
+        session.add(row)
