@@ -1,13 +1,15 @@
 """The org: its store and everything that belongs to it, opened from one folder."""
 
+import sqlite3
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from local_org import bulk_query
+from local_org import bulk1, bulk_query, bulk_rows
 from local_org.access import Access
 from local_org.bulk_jobs import Jobs
 from local_org.clock import Clock
+from local_org.dml import Change
 from local_org.faults import Faults
 from local_org.ledger import Ledger
 from local_org.objects import standard_objects
@@ -63,12 +65,24 @@ class Org:
         self.faults = Faults()
         self.usage = Usage(self.store)
         self.organization_id = ORGANIZATION_ID
-        self.jobs = Jobs(self, {"query": bulk_query.render})
+        self.jobs = Jobs(self, {"query": bulk_query.render, "ingest": bulk_rows.process, "batch": bulk1.work})
         self.jobs.resume()
 
     def change_settings(self, values: dict[str, Any]) -> None:
         self.settings = self.settings.changed(values)
         self.store.keep_setting("settings", asdict(self.settings))
+
+    def change(self, conn: sqlite3.Connection, user_id: str, **options: Any) -> Change:
+        """The frame of a writing transaction: who, when, with which view of the catalogue."""
+        return Change(
+            self.store,
+            conn,
+            user_id,
+            self.store.clock.now_ms(),
+            self.access.catalogue(user_id),
+            cascade_stamps=self.settings.cascade_stamps,
+            **options,
+        )
 
     def close(self) -> None:
         self.jobs.close()

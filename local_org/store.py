@@ -213,7 +213,7 @@ class Store:
             columns = ", ".join(schema.quoted(column) for column in row)
             marks = ", ".join("?" * len(row))
             conn.execute(
-                f"INSERT OR REPLACE INTO {schema.quoted(name)} ({columns}) VALUES ({marks})",  # noqa: S608
+                f"INSERT OR REPLACE INTO {schema.quoted(name)} ({columns}) VALUES ({marks})",
                 tuple(row.values()),
             )
         conn.execute("DELETE FROM _late WHERE commit_ms <= ?", (now_ms,))

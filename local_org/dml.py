@@ -1,0 +1,227 @@
+"""Changes to records, as every API makes them: one row at a time, inside a transaction of the store."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from local_org import rules
+from local_org.catalogue import Catalogue, Field, ObjectType
+from local_org.derive import derive
+from local_org.errors import ApiError, deleted, not_found
+from local_org.ids import to_18
+from local_org.schema import quoted
+from local_org.store import Store
+from local_org.values import Stored, from_json
+
+Row = dict[str, Any]
+BOOKKEEPING = frozenset({"CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById", "SystemModstamp"})
+
+
+@dataclass(slots=True)
+class Change:
+    """One transaction's frame: who changes, when (whole seconds), and what the user may see."""
+
+    store: Store
+    conn: sqlite3.Connection
+    user_id: str
+    now_ms: int
+    catalogue: Catalogue
+    allow_duplicates: bool = False
+    cascade_stamps: bool = True
+    touched: list[tuple[str, str]] = field(default_factory=list)
+
+    def journal(self, object_name: str, record_id: str, operation: str, changed: Mapping[str, Stored]) -> None:
+        self.touched.append((object_name, record_id))
+        self.conn.execute(
+            "INSERT INTO _journal (at_ms, object, id, operation, user_id, changed) VALUES (?, ?, ?, ?, ?, ?)",
+            (self.now_ms, object_name, record_id, operation, self.user_id, json.dumps(changed)),
+        )
+
+
+@contextmanager
+def savepoint(change: Change) -> Iterator[None]:
+    """Undo what the block did if it raises."""
+    change.conn.execute("SAVEPOINT row")
+    try:
+        yield
+    except BaseException:
+        change.conn.execute("ROLLBACK TO row")
+        change.conn.execute("RELEASE row")
+        raise
+    change.conn.execute("RELEASE row")
+
+
+# -- reading
+
+
+def load(conn: sqlite3.Connection, item: ObjectType, record_id: str) -> Row | None:
+    """All stored columns of a row, deleted or not."""
+    columns = ", ".join(quoted(column.name) for column in item.stored)
+    sql = f'SELECT {columns} FROM {quoted(item.name)} WHERE "Id" = ?'
+    row = conn.execute(sql, (record_id,)).fetchone()
+    return None if row is None else {f.name: value for f, value in zip(item.stored, row, strict=True)}
+
+
+def living(change: Change, item: ObjectType, record_id: str) -> Row:
+    """A row that can be written. Raises ApiError: MALFORMED_ID, NOT_FOUND or ENTITY_IS_DELETED."""
+    id18 = to_18(record_id)
+    if id18 is None or not id18.startswith(item.key_prefix):
+        text = f"{item.label} ID: id value of incorrect type: {record_id}"
+        raise ApiError(400, "MALFORMED_ID", text, ["Id"])
+    row = load(change.conn, whole(change, item), id18)
+    if row is None:
+        raise not_found()
+    if row.get("IsDeleted"):
+        raise deleted()
+    return row
+
+
+def whole(change: Change, item: ObjectType) -> ObjectType:
+    """The object with the fields that the user may not see, too."""
+    return change.store.catalogue.object(item.name) or item
+
+
+# -- writing
+
+
+def insert(change: Change, item: ObjectType, values: Mapping[str, Any]) -> str:
+    """A new row; its id. Raises ApiError."""
+    if not item.createable:
+        raise _not_allowed(item, "create")
+    _no_id(values)
+    given = rules.read_values(change.catalogue, change.conn, item, values, creating=True)
+    full = whole(change, item)
+    row = _defaults(change, full) | {name: value for name, value in given.items() if value is not None}
+    derive(full.name, row, None, frozenset(given), change.now_ms)
+    rules.check_required(full, row, [f.name for f in full.stored])
+    _check(change, full, row, None)
+    row |= stamps(change, full, creating=True)
+    row["Id"] = change.store.next_id(change.conn, full.key_prefix)
+    _number(change, full, row)
+    write_row(change.conn, full, row)
+    change.journal(full.name, row["Id"], "insert", row)
+    return str(row["Id"])
+
+
+def _no_id(values: Mapping[str, Any]) -> None:
+    if any(name.lower() == "id" for name in values):
+        text = "The Id field should not be specified in the sobject data."
+        raise ApiError(400, "INVALID_FIELD", text, ["Id"])
+
+
+def _not_allowed(item: ObjectType, verb: str) -> ApiError:
+    text = f"entity type {item.name} does not support {verb}"
+    return ApiError(400, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", text, [])
+
+
+def _check(change: Change, item: ObjectType, values: Row, own_id: str | None) -> None:
+    rules.check_values(item, values)
+    rules.check_references(change.store.catalogue, change.conn, item, values)
+    rules.check_unique(change.conn, item, values, own_id)
+
+
+def _defaults(change: Change, item: ObjectType) -> Row:
+    row: Row = {f.name: default_of(f) for f in item.stored}
+    if item.field("OwnerId") is not None and "User" in item.fields["ownerid"].reference_to:
+        row["OwnerId"] = change.user_id
+    return row
+
+
+def default_of(item: Field) -> Stored:
+    """The stored form of a field's default: false for a boolean without one."""
+    if item.default is None:
+        return 0 if item.type == "boolean" else None
+    return from_json(item, item.default)
+
+
+def stamps(change: Change, item: ObjectType, *, creating: bool = False) -> Row:
+    now: Row = {
+        "LastModifiedDate": change.now_ms,
+        "LastModifiedById": change.user_id,
+        "SystemModstamp": change.now_ms,
+    }
+    if creating:
+        now |= {"CreatedDate": change.now_ms, "CreatedById": change.user_id}
+    return {name: value for name, value in now.items() if item.field(name) is not None}
+
+
+def _number(change: Change, item: ObjectType, row: Row) -> None:
+    for numbered in item.stored:
+        if numbered.auto_number is not None:
+            count = change.store.reserve(change.conn, f"{item.name}.{numbered.name}", 1)
+            row[numbered.name] = auto_number(numbered.auto_number, count)
+
+
+def auto_number(pattern: str, count: int) -> str:
+    """A display format with the number in its braces: "C-{0000}" and 7 give C-0007."""
+    head, _, rest = pattern.partition("{")
+    zeros, _, tail = rest.partition("}")
+    return f"{head}{count:0{len(zeros)}d}{tail}"
+
+
+def write_row(conn: sqlite3.Connection, item: ObjectType, row: Row) -> None:
+    columns = ", ".join(quoted(name) for name in row)
+    marks = ", ".join("?" * len(row))
+    conn.execute(f"INSERT INTO {quoted(item.name)} ({columns}) VALUES ({marks})", tuple(row.values()))
+
+
+def update(change: Change, item: ObjectType, record_id: str, values: Mapping[str, Any]) -> None:
+    """Change a row; a change without new values stamps it, too. Raises ApiError."""
+    if not item.updateable:
+        raise _not_allowed(item, "update")
+    _no_id(values)
+    full = whole(change, item)
+    old = living(change, item, record_id)
+    given = rules.read_values(change.catalogue, change.conn, item, values, creating=False)
+    _check_converted(full, old)
+    row = {**old, **given}
+    derive(full.name, row, old, frozenset(given), change.now_ms)
+    changed = {name: value for name, value in row.items() if value != old[name]}
+    rules.check_required(full, row, given)
+    _check(change, full, changed, old["Id"])
+    changed |= stamps(change, full)
+    set_columns(change.conn, full, old["Id"], changed)
+    change.journal(full.name, old["Id"], "update", changed)
+
+
+def _check_converted(item: ObjectType, old: Row) -> None:
+    if item.name == "Lead" and old.get("IsConverted"):
+        raise ApiError(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", [])
+
+
+def set_columns(conn: sqlite3.Connection, item: ObjectType, record_id: str, values: Mapping[str, Stored]) -> None:
+    columns = ", ".join(f"{quoted(name)} = ?" for name in values)
+    conn.execute(f'UPDATE {quoted(item.name)} SET {columns} WHERE "Id" = ?', (*values.values(), record_id))
+
+
+def upsert(change: Change, item: ObjectType, key: Field, value: Any, values: Mapping[str, Any]) -> tuple[str, bool]:
+    """Update the row with this key, or insert it: (id, created). Raises ApiError, 300 for several matches."""
+    matches = matching(change, item, key, value)
+    if len(matches) > 1:
+        raise several(item, matches)
+    if matches:
+        update(change, item, matches[0], values)
+        return matches[0], False
+    if key.type == "id":
+        if value is not None:
+            raise not_found() if to_18(str(value)) else living_error(item, value)
+        return insert(change, item, values), True
+    return insert(change, item, {**values, key.name: value}), True
+
+
+def living_error(item: ObjectType, value: Any) -> ApiError:
+    return ApiError(400, "MALFORMED_ID", f"{item.label} ID: id value of incorrect type: {value}", ["Id"])
+
+
+def matching(change: Change, item: ObjectType, key: Field, value: Any) -> list[str]:
+    """Ids of the living rows with this key."""
+    stored = from_json(key, value)
+    return [] if stored is None else rules.find_by_key(change.conn, item, key, stored)
+
+
+def several(item: ObjectType, matches: list[str]) -> ApiError:
+    text = f"Multiple records of {item.name} match: {', '.join(matches)}"
+    return ApiError(300, "DUPLICATE_EXTERNAL_ID", text, [])

@@ -1,0 +1,176 @@
+"""What a row must fulfil to be saved: known and writable fields, types, lengths, picklists, references, keys.
+
+Source: SOAP API Developer Guide, "Core Data Types", and Object Reference, "API Data Types".
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from local_org.catalogue import STRINGS, Catalogue, Field, ObjectType
+from local_org.errors import ApiError, unknown_field
+from local_org.schema import quoted
+from local_org.values import Stored, from_json
+
+_EMAIL = re.compile(r"[^@\s,;<>()\[\]]+@[^@\s,;<>()\[\]]+\.[^@\s.,;<>()\[\]]{1,63}")
+
+
+def read_values(
+    catalogue: Catalogue, conn: sqlite3.Connection, item: ObjectType, body: Mapping[str, Any], *, creating: bool
+) -> dict[str, Stored]:
+    """The stored values of a request body, by canonical field name. Raises ApiError for what may not be set."""
+    values: dict[str, Stored] = {}
+    forbidden: list[str] = []
+    for name, value in body.items():
+        if name == "attributes":
+            continue
+        field = item.field(name)
+        if field is None:
+            field, value = _by_relationship(catalogue, conn, item, name, value)
+        if not (field.createable if creating else field.updateable) or not field.stored:
+            forbidden.append(field.name)
+        else:
+            values[field.name] = from_json(field, value)
+    if forbidden:
+        raise _not_writable(forbidden)
+    return values
+
+
+def _not_writable(names: list[str]) -> ApiError:
+    text = (
+        f"Unable to create/update fields: {', '.join(names)}. Please check the security settings of this field "
+        "and verify that it is read/write for your profile or permission set."
+    )
+    return ApiError(400, "INVALID_FIELD_FOR_INSERT_UPDATE", text, names)
+
+
+def _by_relationship(
+    catalogue: Catalogue, conn: sqlite3.Connection, item: ObjectType, name: str, value: Any
+) -> tuple[Field, Any]:
+    """{"Account": {"Key__c": "A-1"}} as the reference field and the id of that account."""
+    field = next(
+        (f for f in item.fields.values() if f.reference_to and (f.relationship_name or "").lower() == name.lower()),
+        None,
+    )
+    if field is None or not (value is None or isinstance(value, dict)):
+        raise unknown_field(name, item.name)
+    if value is None:
+        return field, None
+    keys = {key: val for key, val in value.items() if key != "attributes"}
+    wanted = value.get("attributes", {}).get("type")
+    if len(keys) != 1:
+        text = "More than 1 field provided in an external foreign key reference in entity: "
+        raise ApiError(400, "INVALID_FIELD", text + field.reference_to[0])
+    ((key, key_value),) = keys.items()
+    for target_name in field.reference_to:
+        target = catalogue.object(target_name)
+        if target is None or (wanted and wanted.lower() != target_name.lower()):
+            continue
+        return field, _referenced(conn, target, key, key_value)
+    raise unknown_field(name, item.name)
+
+
+def _referenced(conn: sqlite3.Connection, target: ObjectType, key: str, value: Any) -> str:
+    field = target.field(key)
+    if field is None or not (field.external_id or field.id_lookup):
+        text = f"Field name provided, {key} is not an External ID or indexed field for {target.name}"
+        raise ApiError(400, "INVALID_FIELD", text)
+    found = find_by_key(conn, target, field, from_json(field, value))
+    if not found:
+        text = f"Foreign key external ID: {value} not found for field {field.name} in entity {target.name}"
+        raise ApiError(400, "INVALID_FIELD", text)
+    if len(found) > 1:
+        text = f"Foreign key external ID: {value} matches more than one record"
+        raise ApiError(400, "DUPLICATE_EXTERNAL_ID", text)
+    return found[0]
+
+
+def find_by_key(conn: sqlite3.Connection, item: ObjectType, field: Field, stored: Stored) -> list[str]:
+    """Ids of the living rows with this value in a key field (at most 100)."""
+    alive = ' AND NOT "IsDeleted"' if item.field("IsDeleted") else ""
+    sql = f'SELECT "Id" FROM {quoted(item.name)} WHERE {quoted(field.name)} = ?{alive} ORDER BY "Id" LIMIT 100'
+    return [row[0] for row in conn.execute(sql, (stored,))]
+
+
+def check_required(item: ObjectType, row: Mapping[str, Stored], names: Iterable[str]) -> None:
+    """Every required field among `names` has a value."""
+    missing = [
+        field.name
+        for field in (item.field(name) for name in names)
+        if field is not None and field.required and row.get(field.name) is None
+    ]
+    if missing:
+        text = f"Required fields are missing: [{', '.join(missing)}]"
+        raise ApiError(400, "REQUIRED_FIELD_MISSING", text, missing)
+
+
+def check_values(item: ObjectType, values: Mapping[str, Stored]) -> None:
+    """Lengths, addresses of mail, restricted picklists."""
+    for name, stored in values.items():
+        field = item.field(name)
+        if field is None or stored is None:
+            continue
+        if field.type in STRINGS:
+            _check_text(field, str(stored))
+
+
+def _check_text(field: Field, text: str) -> None:
+    if field.length and len(text) > field.length:
+        message = f"{field.label}: data value too large: {text} (max length={field.length})"
+        raise ApiError(400, "STRING_TOO_LONG", message, [field.name])
+    if field.type == "email" and not _EMAIL.fullmatch(text):
+        message = f"{field.label}: invalid email address: {text}"
+        raise ApiError(400, "INVALID_EMAIL_ADDRESS", message, [field.name])
+    if field.restricted_picklist:
+        _check_choice(field, text)
+
+
+def _check_choice(field: Field, text: str) -> None:
+    known = {choice.lower() for choice in field.picklist}
+    chosen = text.split(";") if field.type == "multipicklist" else [text]
+    for choice in chosen:
+        if choice.lower() not in known:
+            message = f"{field.label}: bad value for restricted picklist field: {choice}"
+            raise ApiError(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, [field.name])
+
+
+def check_references(
+    catalogue: Catalogue, conn: sqlite3.Connection, item: ObjectType, values: Mapping[str, Stored]
+) -> None:
+    """Each reference points to a living row of an object that the field may point to."""
+    for name, stored in values.items():
+        field = item.field(name)
+        if field is not None and field.type == "reference" and isinstance(stored, str):
+            _check_reference(catalogue, conn, field, stored)
+
+
+def _check_reference(catalogue: Catalogue, conn: sqlite3.Connection, field: Field, record_id: str) -> None:
+    target = catalogue.of_id(record_id)
+    if target is None or target.name not in field.reference_to:
+        if target is None and not any(catalogue.object(name) for name in field.reference_to):
+            raise _dangling()
+        text = f"{field.label}: id value of incorrect type: {record_id}"
+        raise ApiError(400, "FIELD_INTEGRITY_EXCEPTION" if target else "MALFORMED_ID", text, [field.name])
+    columns = '"IsDeleted"' if target.field("IsDeleted") else "0"
+    row = conn.execute(f'SELECT {columns} FROM {quoted(target.name)} WHERE "Id" = ?', (record_id,)).fetchone()
+    if row is None:
+        raise _dangling()
+    if row[0]:
+        raise ApiError(400, "ENTITY_IS_DELETED", "entity is deleted", [])
+
+
+def _dangling() -> ApiError:
+    return ApiError(400, "INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id", [])
+
+
+def check_unique(conn: sqlite3.Connection, item: ObjectType, values: Mapping[str, Stored], own_id: str | None) -> None:
+    """No other living row has the same value in a unique field. Raises ApiError DUPLICATE_VALUE."""
+    for name, stored in values.items():
+        field = item.field(name)
+        if field is None or not field.unique or stored is None:
+            continue
+        others = [found for found in find_by_key(conn, item, field, stored) if found != own_id]
+        if others:
+            text = f"duplicate value found: {field.name} duplicates value on record with id: {others[0]}"
+            raise ApiError(400, "DUPLICATE_VALUE", text, [])
