@@ -6,6 +6,7 @@ Claims use Postgres's `clock_timestamp()` in the SQL and nothing else: no worker
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -191,6 +192,15 @@ def release(session: Session, claim: Claim, *, due_at: datetime | None = None, p
         )
 
 
+_overruns: dict[int, float] = {}  # keepers whose claim was lost while their owner still works → since when (monotonic)
+
+
+def longest_overrun() -> float:
+    """Seconds that some step of this process has gone on after its claim was lost; 0 when none does."""
+    now = time.monotonic()
+    return max((now - since for since in list(_overruns.values())), default=0.0)
+
+
 class Keeper:
     """Renews one claim from a thread of its own while its owner works.
 
@@ -223,6 +233,7 @@ class Keeper:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
+        _overruns.pop(id(self), None)
 
     def _run(self) -> None:
         pause = self.ttl.total_seconds() / 6
@@ -248,5 +259,6 @@ class Keeper:
 
     def _lose(self) -> None:
         self.lost.set()
+        _overruns[id(self)] = time.monotonic()
         for call in self._on_lost:
             call()

@@ -1,0 +1,105 @@
+"""The Celery app: broker, queues, routes, and what surrounds every task.
+
+The row in Postgres is the work; a message is a wake-up with an id that may be lost, late or doubled. So acknowledgement is
+early, nothing is kept in Redis, and publishing is best effort.
+"""
+
+from typing import Any
+
+from celery import Celery, Task
+from kombu import Queue
+
+from worker.pulse import PULSE
+from worker.settings import Settings
+
+LANES = ("actions", "refresh", "upkeep", "backfill")  # a lane is a queue
+TASKS = ("tasks.mirror", "tasks.actions", "tasks.upkeep")
+
+# Names of tasks are fixed: a message in flight must find its task after an upgrade.
+ROUTES = {
+    "actions.deliver": {"queue": "actions"},
+    "upkeep.tick": {"queue": "upkeep"},
+    "tokens.keep_alive": {"queue": "upkeep"},
+    "mirror.step": {"queue": "backfill"},  # wake-ups name the run's lane themselves
+    "mirror.page": {"queue": "backfill"},
+}
+
+# A hung or half-open Redis must be noticed: kombu's default is to wait for ever, which left a worker deaf.
+TRANSPORT: dict[str, Any] = {
+    "socket_timeout": 10,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 10,  # longer than one BRPOP (1 s), short enough to find a dead link within half a minute
+    "retry_on_timeout": False,
+    "visibility_timeout": 3600,  # the same wherever the broker is shared: the shortest wins
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+}
+
+# Who publishes waits for nobody: a wake-up only shortens a poll.
+PUBLISHING: dict[str, Any] = {
+    **TRANSPORT,
+    "socket_timeout": 1,
+    "socket_connect_timeout": 0.5,
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.2,
+    "interval_max": 0.2,
+}
+
+CONFIG: dict[str, Any] = {
+    "task_ignore_result": True,  # outcomes are rows
+    "result_backend": None,
+    "task_serializer": "json",
+    "accept_content": ["json"],  # never pickle: a broker is not trusted with code
+    "task_acks_late": False,  # Postgres recovers; late acknowledgement only doubles and endlessly repeats
+    "task_reject_on_worker_lost": False,
+    "task_publish_retry": False,  # a retry can store the message twice; the poller is the retry
+    "task_create_missing_queues": False,
+    "worker_prefetch_multiplier": 1,  # a message must not wait behind a long step while another worker is idle
+    "worker_disable_rate_limits": True,
+    "broker_connection_retry": True,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,  # a worker without Redis polls Postgres: it must not exit
+    "broker_pool_acquire_timeout": 2.0,
+    "broker_transport_options": TRANSPORT,
+    "worker_soft_shutdown_timeout": 20,  # prefork only
+    "worker_max_tasks_per_child": 500,  # prefork only: memory that a library keeps is given back
+    "worker_max_memory_per_child": 600_000,  # KB, prefork only
+    "task_time_limit": 1800,  # prefork only; above the longest page (20 minutes)
+    "task_soft_time_limit": 1700,
+    "worker_send_task_events": True,  # for Flower; they carry ids only, and figures come from Postgres
+    "task_send_sent_event": False,
+    "worker_hijack_root_logger": False,  # worker/log.py has set it up
+    "worker_redirect_stdouts": False,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "task_queues": [Queue(lane, routing_key=lane) for lane in LANES],
+    "task_default_queue": "upkeep",
+    "task_routes": ROUTES,
+    "beat_enable_remote_control": False,
+    "timezone": "UTC",
+    "enable_utc": True,
+}
+
+
+class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
+    """A task that moves one row one step: it takes one of the process's slots and runs as the poller's steps do.
+
+    Its answer is not stored; Flower shows it.
+    """
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> str:
+        """Run the task's body as a step."""
+        PULSE.take_slot(wait=True)
+        return repr(PULSE.run(self.name, int(args[0]) if args else 0, lambda: self.run(*args, **kwargs)))
+
+
+def make_app(settings: Settings, *, client_name: str = "sfsync", publish_only: bool = False) -> Celery:
+    """The Celery app for one role; `client_name` is what Redis shows for its connections. Opens no connection."""
+    app = Celery("sfsync", task_cls=StepTask, include=() if publish_only else TASKS, set_as_current=not publish_only)
+    app.conf.update(CONFIG)
+    app.conf.broker_url = settings.redis_url.get_secret_value()
+    app.conf.broker_transport_options = {**(PUBLISHING if publish_only else TRANSPORT), "client_name": client_name}
+    return app

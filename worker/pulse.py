@@ -1,0 +1,137 @@
+"""What this process is doing: the steps that run in it, how many it may run at once, and its row in `processes`.
+
+Liveness is measured by finished steps, in Postgres: a worker whose every thread hangs still answers a ping.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from worker.errors import FencedError, SyncError, TransientError
+from worker.log import bound, get_logger
+from worker.steps import Busy, Step
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A step in hand; `since` is `time.monotonic()`."""
+
+    name: str
+    row_id: int
+    since: float
+
+
+class Pulse:
+    """The steps of this process. `slots` bounds how many run at once, whoever asked for them: a message or the poller."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots = threading.Semaphore(1)
+        self._running: dict[int, Running] = {}
+        self.finished = 0  # steps that did something: one that found nothing to do is no sign of progress
+
+    def allow(self, threads: int) -> None:
+        """Set how many steps may run at once; before the first step."""
+        self._slots = threading.Semaphore(threads)
+
+    def take_slot(self, *, wait: bool) -> bool:
+        """Take a slot; False when none is free and we do not wait. `run()` gives it back."""
+        return self._slots.acquire(blocking=wait)
+
+    def run(self, name: str, row_id: int, body: Callable[[], Step | None]) -> Step | None:
+        """Run a step for which a slot was taken, and give the slot back; its answer, None when it failed.
+
+        What we raise on purpose ends here, as one line: the row's claim runs out and the row comes up again, its attempts
+        were counted at the claim. A bug goes on to the caller, who logs it whole; the row fares the same.
+        """
+        key = threading.get_ident()
+        answer: Step | None = Busy()
+        with self._lock:
+            self._running[key] = Running(name, row_id, time.monotonic())
+        try:
+            with bound(task=name, id=row_id):
+                answer = _reporting(body)
+                return answer
+        finally:
+            with self._lock:
+                del self._running[key]
+                self.finished += not isinstance(answer, Busy)
+            self._slots.release()
+
+    def running(self) -> list[Running]:
+        """The steps in hand."""
+        with self._lock:
+            return list(self._running.values())
+
+    def longest(self) -> float:
+        """Seconds that the oldest step in hand has been running; 0 when there is none."""
+        now = time.monotonic()
+        return max((now - step.since for step in self.running()), default=0.0)
+
+
+def _reporting(body: Callable[[], Step | None]) -> Step | None:
+    try:
+        return body()
+    except FencedError as error:
+        log.info("step.overtaken", error=str(error))
+    except TransientError as error:
+        log.warning("step.postponed", error=str(error))
+    except SyncError as error:
+        log.error("step.refused", error=str(error))
+    return None
+
+
+PULSE = Pulse()
+
+
+def process_name(service: str, pid: int | None = None) -> str:
+    """A process's key in `processes`: service@host:pid."""
+    return f"{service}@{socket.gethostname()}:{pid or os.getpid()}"
+
+
+def beat(session: Session, service: str, role: str, lanes: str, *, pid: int | None = None, steps: int = 0) -> None:
+    """Write a process's sign of life; `steps` finished since the last one."""
+    session.execute(
+        text(
+            """
+            INSERT INTO sfsync.processes AS p (name, role, lanes, pid, host, steps, last_step_at)
+            VALUES (:name, :role, :lanes, :pid, :host, :steps, CASE WHEN :steps > 0 THEN clock_timestamp() END)
+            ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), steps = p.steps + EXCLUDED.steps,
+                   last_step_at = coalesce(EXCLUDED.last_step_at, p.last_step_at)
+            """
+        ),
+        {
+            "name": process_name(service, pid),
+            "role": role,
+            "lanes": lanes,
+            "pid": pid or os.getpid(),
+            "host": socket.gethostname(),
+            "steps": steps,
+        },
+    )
+
+
+def leave(session: Session, service: str, *, pid: int | None = None) -> None:
+    """Remove a process's row: it stopped as it should."""
+    session.execute(text("DELETE FROM sfsync.processes WHERE name = :name"), {"name": process_name(service, pid)})
+
+
+def tick(session: Session) -> None:
+    """Note that a message of beat arrived: beat, the broker and a worker are alive together."""
+    session.execute(
+        text(
+            """
+            INSERT INTO sfsync.processes AS p (name, role, pid, host, steps, last_step_at)
+            VALUES ('beat', 'beat', 0, '', 1, clock_timestamp())
+            ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), last_step_at = clock_timestamp(), steps = p.steps + 1
+            """
+        )
+    )

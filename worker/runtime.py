@@ -1,0 +1,132 @@
+"""The composition root: Settings in, ready objects out. Nothing else wires anything; use cases get what they use, never this."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from worker.actions.deps import ActionDeps
+from worker.app import make_app
+from worker.db import Database
+from worker.log import get_logger
+from worker.mirror.deps import MirrorDeps
+from worker.mirror.remember import remember
+from worker.salesforce.client import HttpOptions, OrgClient, http_options
+from worker.settings import Settings, load_settings
+from worker.tokens.renew import StoredTokens
+from worker.tokens.vault import Vault
+
+log = get_logger(__name__)
+
+THIN_SECONDS = 1.0  # one wake-up per task and row in this time: the poller sees the rest
+REST_SECONDS = 10.0  # after a failed wake-up nobody waits for Redis for this long
+
+
+class Waker:
+    """Sends wake-ups: best effort, thinned, never raises; a Redis that is down or hung costs one short wait in ten seconds."""
+
+    def __init__(self, app: Celery, clock: Callable[[], float] = time.monotonic) -> None:
+        self.app = app
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._sent: dict[tuple[str, int], float] = {}
+        self._resting_until = 0.0
+
+    def wake(self, name: str, row_id: int, lane: str | None = None) -> None:
+        """Tell a worker of `lane` (default: the task's route) that row `row_id` has work for task `name`. After the commit."""
+        if not self._is_wanted(name, row_id):
+            return
+        try:
+            self.app.send_task(name, [row_id], queue=lane)
+        except Exception as error:  # whatever Redis does, the row is there and will be found
+            with self._lock:
+                self._resting_until = self.clock() + REST_SECONDS
+            level = log.info if isinstance(error, OperationalError) else log.warning
+            level("wake.failed", task=name, id=row_id, error=type(error).__name__)
+
+    def _is_wanted(self, name: str, row_id: int) -> bool:
+        now = self.clock()
+        with self._lock:
+            if now < self._resting_until or now - self._sent.get((name, row_id), -THIN_SECONDS) < THIN_SECONDS:
+                return False
+            if len(self._sent) > 10_000:
+                self._sent = {key: at for key, at in self._sent.items() if now - at < THIN_SECONDS}
+            self._sent[name, row_id] = now
+            return True
+
+
+class Runtime:
+    """Everything a door needs, made when first asked for; for one process."""
+
+    def __init__(self, settings: Settings, *, application: str = "sfsync") -> None:
+        self.settings = settings
+        self.application = application
+
+    @cached_property
+    def database(self) -> Database:
+        """Our Postgres."""
+        threads = self.settings.worker_threads
+        return Database(
+            self.settings.database_url.get_secret_value(), pool_size=threads + 3, application=self.application
+        )
+
+    @cached_property
+    def vault(self) -> Vault:
+        """Where tokens are opened and closed."""
+        return Vault(self.settings.keys)
+
+    @cached_property
+    def http(self) -> HttpOptions:
+        """How we talk to orgs."""
+        return http_options(self.settings)
+
+    @cached_property
+    def waker(self) -> Waker:
+        """Who sends wake-ups."""
+        return Waker(make_app(self.settings, client_name=self.application, publish_only=True))
+
+    @cached_property
+    def mirrors(self) -> MirrorDeps:
+        """What the mirror's use cases use."""
+        return MirrorDeps(database=self.database, settings=self.settings, client=self.client, wake=self.wake)
+
+    @cached_property
+    def actions(self) -> ActionDeps:
+        """What the actions' use cases use; delivered records are remembered by the mirror."""
+        return ActionDeps(
+            database=self.database, settings=self.settings, client=self.client, remember=self._remember, wake=self.wake
+        )
+
+    def client(self, connection_id: int) -> OrgClient:
+        """A client of a connection's org, for one step in one thread."""
+        return OrgClient(StoredTokens(self.database, self.vault, self.settings, connection_id), self.http)
+
+    def wake(self, name: str, row_id: int, lane: str | None = None) -> None:
+        """See `Waker.wake`."""
+        self.waker.wake(name, row_id, lane)
+
+    def _remember(self, connection_id: int, object_name: str, ids: list[str]) -> None:
+        remember(self.mirrors, connection_id, object_name, ids)
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        if "database" in self.__dict__:
+            self.database.close()
+
+
+_runtimes: dict[int, Runtime] = {}
+_lock = threading.Lock()
+
+
+def runtime() -> Runtime:
+    """This process's runtime, from the environment; made anew after a fork."""
+    pid = os.getpid()
+    with _lock:
+        if pid not in _runtimes:
+            _runtimes.clear()
+            _runtimes[pid] = Runtime(load_settings())
+        return _runtimes[pid]
