@@ -19,7 +19,7 @@ from local_org.bulk_jobs import (
 )
 from local_org.bulk_query import abort, job_page
 from local_org.bulk_results import FileSlices
-from local_org.bulk_upload import Upload, write_rows
+from local_org.bulk_upload import UPLOAD, Upload, write_rows
 from local_org.catalogue import ObjectType
 from local_org.context import Answer, Context
 from local_org.errors import ApiError, unreadable_json
@@ -37,7 +37,7 @@ def _refused(text: str) -> ApiError:
 
 
 def upload_path(ctx: Context, job: Job) -> Upload:
-    return Upload.of(job, ctx.org.jobs.folder(job.id) / "upload.csv")
+    return Upload.of(job, ctx.org.jobs.folder(job.id) / UPLOAD)
 
 
 # -- creation
@@ -247,5 +247,11 @@ def _result_lines(ctx: Context, job: Job, source: Upload, which: str) -> Iterato
                 if created is None:
                     yield line
             elif created is not None and (error is None) == (which == "successful"):
-                detail = ("true" if created else "false") if error is None else error
+                detail = ("true" if created else "false") if error is None else error_text(json.loads(error))
                 yield [record or "", detail, *line]
+
+
+def error_text(error: dict[str, Any]) -> str:
+    """A row error as CSV has it: CODE:message:fields --."""
+    fields = f"{','.join(error['fields'])} " if error["fields"] else ""
+    return f"{error['statusCode']}:{error['message']}:{fields}--"

@@ -5,6 +5,7 @@ Source: Bulk API 2.0 and Bulk API Developer Guide, "How Requests Are Processed",
 """
 
 import json
+import logging
 import shutil
 import sqlite3
 import threading
@@ -28,7 +29,9 @@ LINE_ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
 
 _HANG_CHECK_MS = 20
 
-Kind = Literal["query", "ingest"]
+_log = logging.getLogger(__name__)
+
+Kind = Literal["query", "ingest", "classic", "batch"]
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS _bulk_jobs (
@@ -41,7 +44,11 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job. `version` is the path's at creation; `milliseconds` the time its work took."""
+    """One job. `version` is the path's at creation; `milliseconds` the time its work took.
+
+    Bulk API 1.0: a job of kind "classic" has batches, which are jobs of kind "batch" with a `parent`. `content` is
+    the format of their data; `chunk_rows` the size of PK chunks, `id_range` the chunk: first id, and the id after.
+    """
 
     id: str
     kind: Kind
@@ -62,6 +69,10 @@ class Job:
     retries: int = 0
     milliseconds: int = 0
     error: str | None = None
+    parent: str | None = None
+    content: str = "CSV"
+    chunk_rows: int | None = None
+    id_range: tuple[str, str | None] | None = None
 
     def basics(self) -> dict[str, Any]:
         """The job's JSON as creation and changes answer it."""
@@ -150,10 +161,10 @@ class Jobs:
 
     # -- rows
 
-    def create(self, job_of: Callable[[str, int], Job]) -> Job:
+    def create(self, job_of: Callable[[str, int], Job], *, key_prefix: str = KEY_PREFIX) -> Job:
         """Keep a new job, made from its id and the time."""
         with self._store.write() as conn:
-            job = job_of(self._store.next_id(conn, KEY_PREFIX), self._store.clock.now_ms())
+            job = job_of(self._store.next_id(conn, key_prefix), self._store.clock.now_ms())
             conn.execute(
                 "INSERT INTO _bulk_jobs VALUES (?, ?, ?, ?, ?)",
                 (job.id, job.kind, job.state, job.created_ms, json.dumps(asdict(job))),
@@ -256,6 +267,7 @@ class Jobs:
             case ApiError():
                 reason = f"{error.code} : {error.message}"
             case _:
+                _log.exception("the work of job %s failed", job.id)
                 reason = f"InternalServerError : {error}"
         self.change(job.id, ("UploadComplete", "InProgress"), state="Failed", error=reason)
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from local_org.errors import ApiError
 from local_org.query import translated
 from local_org.soql.plan import ChildRecords, Plan, TypedParent
 from local_org.soql.runtime import run
+from local_org.soql.sql import NOTHING, Sql, joined
 from local_org.values import COMPOUNDS
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def create(ctx: Context) -> dict[str, Any]:
     soql = str(body.get("query") or "")
     with ctx.store.read() as conn:
         plan = translated(ctx.org, ctx.user, conn, soql, all_rows=operation == "queryAll")
-    _check(plan)
+    check(plan)
     jobs = ctx.org.jobs
     if jobs.count_since("query", ctx.store.clock.now_ms() - _DAY_MS) >= MAX_JOBS_A_DAY:
         raise ApiError(400, "LIMIT_EXCEEDED", f"Exceeded the limit of {MAX_JOBS_A_DAY} query jobs in 24 hours.")
@@ -78,7 +80,7 @@ def create(ctx: Context) -> dict[str, Any]:
     return job.basics()
 
 
-def _check(plan: Plan) -> None:
+def check(plan: Plan) -> None:
     """Refuse what query jobs do not support."""
     if not plan.item.bulk:
         text = f"Entity '{plan.item.name}' is not supported by the Bulk API."
@@ -215,11 +217,22 @@ def _row(locator: str | None, rows: int) -> int:
 # -- work
 
 
+def job_plan(org: "Org", conn: sqlite3.Connection, job: Job) -> Plan:
+    """The plan of a job's query, narrowed to its PK chunk if it has one."""
+    plan = translated(org, job.user, conn, job.query or "", all_rows=job.operation == "queryAll")
+    if job.id_range is None:
+        return plan
+    first, after = job.id_range
+    chunk = Sql(f'{plan.row}."Id" >= ?', (first,))
+    chunk += Sql(f' AND {plan.row}."Id" < ?', (after,)) if after else NOTHING
+    return replace(plan, where=joined(" AND ", [plan.where, chunk]))
+
+
 def render(org: "Org", job: Job, control: Control) -> Job:
     """Write the job's result file. `processed` of the job that is given back counts its rows."""
     started = time.monotonic()
     with org.store.read() as conn:
-        plan = translated(org, job.user, conn, job.query or "", all_rows=job.operation == "queryAll")
+        plan = job_plan(org, conn, job)
         delimiter, line_ending = DELIMITERS[job.delimiter], LINE_ENDINGS[job.line_ending]
         found = run(conn, plan.of(bulk_csv.row_sql(plan.flat, delimiter, line_ending)))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from local_org.bulk_jobs import DELIMITERS, LINE_ENDINGS, Job, JobFailedError
 
+UPLOAD = "upload.data"  # the file, in the job's folder
 MAX_HEADER_CHARACTERS = 32_000
 MAX_FIELDS = 5_000
 MAX_FIELD_CHARACTERS = 131_072

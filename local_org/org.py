@@ -18,6 +18,7 @@ from local_org.tokens import Tokens
 from local_org.usage import Usage
 
 ORGANIZATION_ID = "00DLo0000000001EAA"
+DAY_MS = 86_400_000
 DEFAULT_USERNAME = "admin@local-org.example"
 DEFAULT_PASSWORD = "local-org"  # noqa: S105 - documented, for a toy org
 
@@ -83,6 +84,10 @@ class Org:
             cascade_stamps=self.settings.cascade_stamps,
             **options,
         )
+
+    def jobs_today(self) -> int:
+        """Query jobs of the last 24 hours."""
+        return self.jobs.count_since("query", self.store.clock.now_ms() - DAY_MS)
 
     def close(self) -> None:
         self.jobs.close()

@@ -16,11 +16,15 @@ Children = Callable[[Plan, str, tuple[str, ...]], Record | None]
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """`children` gives the result of a child query for one parent: (plan, parent id, relationship path)."""
+    """`children` gives the result of a child query for one parent: (plan, parent id, relationship path).
+
+    `numeric_datetimes`: as epoch milliseconds, which is what JSON of Bulk API 1.0 has.
+    """
 
     version: str
     zone: str
     children: Children
+    numeric_datetimes: bool = False
 
     def record(self, plan: Plan, row: Row, path: tuple[str, ...] = ()) -> Record:
         """One record with its attributes, its values in the order in which they were selected."""
@@ -55,7 +59,11 @@ class Rendering:
                 return self.children(plan, record_id, (*path, key))
 
     def _leaf(self, leaf: Leaf, field: Field, stored: Any) -> Any:
-        return formatted(field, stored, self.zone) if leaf.formatted else to_json(field, stored)
+        if leaf.formatted:
+            return formatted(field, stored, self.zone)
+        if self.numeric_datetimes and field.type == "datetime":
+            return stored
+        return to_json(field, stored)
 
     def _parent(self, output: ParentRecord, row: Row, path: tuple[str, ...]) -> Record | None:
         record_id = row[output.id_index]

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ class Caller:
     org: Org
     user: str = USER
     version: str = "68.0"
-    counts: dict[str, int] = field(default_factory=dict)
 
     def context(self, **more: Any) -> Context:
         values: dict[str, Any] = {
@@ -74,17 +73,16 @@ class Caller:
         """Insert one row; values in JSON form, stamps default to now. Its id."""
         item = self.org.store.catalogue.object(name)
         assert item is not None
-        number = self.counts[name] = self.counts.get(name, 0) + 1
-        row = {
-            "Id": numbered(item.key_prefix, number),
+        row: dict[str, Any] = {
             **{stamp: NOW_MS for stamp in ("CreatedDate", "LastModifiedDate", "SystemModstamp") if item.field(stamp)},
         }
         for key, value in values.items():
             found = item.field(key)
             assert found is not None, key
             row[found.name] = from_json(found, value)
-        columns, marks = ", ".join(map(quoted, row)), ", ".join("?" * len(row))
         with self.org.store.write() as conn:
+            row["Id"] = self.org.store.next_id(conn, item.key_prefix)
+            columns, marks = ", ".join(map(quoted, row)), ", ".join("?" * len(row))
             conn.execute(f"INSERT INTO {quoted(item.name)} ({columns}) VALUES ({marks})", tuple(row.values()))
         return str(row["Id"])
 
@@ -123,6 +121,7 @@ def body_of(answer: FileSlices) -> tuple[dict[str, str], bytes]:
 def caller(tmp_path: Path) -> Iterator[Caller]:
     org = Org(tmp_path / "org", Clock(frozen_ms=NOW_MS))
     caller = Caller(org)
+    assert caller.add("User", Username="caller@example.com", LastName="Caller", IsActive=True) == USER
     yield caller
     caller.org.close()
 

@@ -124,7 +124,7 @@ def test_includes_means_all_of_one_of_the_values(caller) -> None:
 
 
 def test_named_dates_work_on_dates_and_datetimes_in_the_users_zone(caller) -> None:
-    caller.add("User", Username="a@b.example", TimeZoneSidKey="America/Los_Angeles")
+    caller.change("User", caller.user, TimeZoneSidKey="America/Los_Angeles")
     late = "2026-11-22T07:59:59Z"  # still the 21st in Los Angeles
     caller.add("Opportunity", Name="Late", CloseDate="2026-11-21", CreatedDate=late)
     caller.add("Opportunity", Name="Today", CloseDate="2026-11-22", CreatedDate="2026-11-22T08:00:00Z")
