@@ -18,7 +18,7 @@ from worker.log import get_logger
 from worker.mirror import store
 from worker.mirror.cursor import next_look
 from worker.mirror.pages import free_pages, load_page
-from worker.mirror.work import Work
+from worker.mirror.work import StartOverError, Work
 from worker.salesforce import bulk
 from worker.steps import Step
 
@@ -46,7 +46,7 @@ def look(work: Work) -> Step | None:
     assert work.run.job_id is not None
     job = bulk.get_query(work.client, work.run.job_id)
     if job.failed:
-        return work.restart(f"the org's Bulk job ended as {job.state}: {job.error or 'no reason given'}")
+        raise StartOverError(f"the org's Bulk job ended as {job.state}: {job.error or 'no reason given'}")
     if not job.complete:
         now = work.client.org_time or datetime.now(UTC)
         return work.again(next_look(now - job.created_at, work.deps.settings.bulk_poll_seconds))
@@ -71,7 +71,7 @@ def pages(work: Work) -> Step | None:
     if left:
         return work.again(timedelta(0) if free else PAGES_PAUSE)
     if _incomplete(work.run):
-        return work.restart(f"the pages hold {work.run.rows_read} rows, the job {work.run.rows_expected}")
+        raise StartOverError(f"the pages hold {work.run.rows_read} rows, the job {work.run.rows_expected}")
     work.advance("loaded", attempts=0)
     return None
 
@@ -101,10 +101,19 @@ def _incomplete(run: Run) -> bool:
 
 def lost(work: Work) -> Step | None:
     """The job or its columns are no longer what they were: a page said so."""
-    return work.restart(work.run.error or "the Bulk job was lost", describe=True)
+    raise StartOverError(work.run.error or "the Bulk job was lost", describe=True)
 
 
-def staged_whole(session: Session, work: Work) -> bool:
-    """Whether the staging table still holds every row that was loaded into it."""
+def check_staged(session: Session, work: Work) -> None:
+    """StartOverError unless staging still holds every row that was loaded: a crash of the server empties unlogged tables."""
     assert work.run.staging is not None
-    return store.count(session, work.schema, work.run.staging) == work.run.rows_read - work.run.rows_rejected
+    if store.count(session, work.schema, work.run.staging) != work.run.rows_read - work.run.rows_rejected:
+        raise StartOverError("the staged rows were lost when Postgres stopped")
+
+
+def check_suspects(session: Session, work: Work) -> dict[str, int]:
+    """How many suspects got each verdict; StartOverError unless all of them are still there."""
+    counts = store.verdict_counts(session, work.schema, work.suspects)
+    if sum(counts.values()) != work.run.options.get("suspects", 0):
+        raise StartOverError("the list of suspects was lost when Postgres stopped")
+    return counts

@@ -20,7 +20,7 @@ def type_sql(column: Column) -> sql.Composable:
     return kind + sql.SQL(' COLLATE "C"') if column.id_like else kind
 
 
-def create_schema(schema: str) -> list[sql.Composable]:
+def create_schema(schema: str) -> list[sql.Composed]:
     """The connection's schema and the table of its records that left."""
     causes = sql.SQL(", ").join(sql.Literal(cause) for cause in CAUSES)
     return [
@@ -36,7 +36,7 @@ def create_schema(schema: str) -> list[sql.Composable]:
     ]
 
 
-def plan(spec: TableSpec, existing: Mapping[str, str] | None, *, schema: str) -> list[sql.Composable]:
+def plan(spec: TableSpec, existing: Mapping[str, str] | None, *, schema: str) -> list[sql.Composed]:
     """Statements that make `existing` (column → type; None: no table) hold every field of `spec`.
 
     Columns that `spec` does not name stay. A column that was widened stays wide; one that cannot hold the new type
@@ -56,7 +56,7 @@ def plan(spec: TableSpec, existing: Mapping[str, str] | None, *, schema: str) ->
     return statements
 
 
-def _create(spec: TableSpec, table: sql.Identifier) -> sql.Composable:
+def _create(spec: TableSpec, table: sql.Identifier) -> sql.Composed:
     parts = [
         sql.SQL("{} {}{}").format(
             sql.Identifier(column.name),
@@ -76,13 +76,13 @@ def fitting(existing: str, wanted: str) -> str:
     return NUMERIC if (existing, wanted) == (BIGINT, NUMERIC) else TEXT
 
 
-def widen(table: sql.Identifier, column: str, target: str) -> sql.Composable:
+def widen(table: sql.Identifier, column: str, target: str) -> sql.Composed:
     """Change one column's type to one that holds all its values."""
-    name, kind = sql.Identifier(column), sql.SQL(target)  # type: ignore[arg-type]  # our own type names, never input
+    name, kind = sql.Identifier(column), sql.SQL(target)  # our own type names, never input
     return sql.SQL("ALTER TABLE {t} ALTER COLUMN {c} TYPE {k} USING {c}::{k}").format(t=table, c=name, k=kind)
 
 
-def index_plan(spec: TableSpec, *, schema: str) -> list[sql.Composable]:
+def index_plan(spec: TableSpec, *, schema: str) -> list[sql.Composed]:
     """Indexes beside the key, made after the first load: (stamp, id), and one for each lookup."""
     wanted = [[column.name] for column in spec.columns if column.indexed]
     if spec.stamp is not None:

@@ -44,7 +44,7 @@ class Names:
 
     def fill(self, statement: str, **parts: sql.Composable) -> sql.Composed:
         """`statement` with our names in it; `{mirror_v}`, `{staged_v}`, `{tombstone_v}` are versions to compare."""
-        return sql.SQL(statement).format(  # type: ignore[arg-type]  # only statements of this module come here
+        return sql.SQL(statement).format(  # only statements of this module come here
             mirror=self.mirror,
             tombstones=self.tombstones,
             staging=self.staging,

@@ -119,9 +119,7 @@ class PageLoader:
         loaded: dict[str, Any] = {"state": "loaded", "loaded_at": NOW, "rows": taken.rows, "bytes": taken.bytes}
         self._update(session, **loaded, claim_until=None, claim_owner=None)
         left = session.scalar(
-            select(func.count())
-            .select_from(RunPage)
-            .where(RunPage.run_id == self.run.id, RunPage.state != "loaded")
+            select(func.count()).select_from(RunPage).where(RunPage.run_id == self.run.id, RunPage.state != "loaded")
         )
         counters = {
             "rows_read": Run.rows_read + taken.rows,

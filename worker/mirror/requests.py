@@ -44,16 +44,14 @@ def ensure_mirror(
     return cast(int, session.scalar(known))
 
 
-def request_run(
-    session: Session, mirror_id: int, kind: str, cause: str, options: dict[str, Any] | None = None
-) -> int:
+def request_run(session: Session, mirror_id: int, kind: str, cause: str, options: dict[str, Any] | None = None) -> int:
     """Ask for a run; the id of the one that is under way, if there is one of this kind."""
     row = insert(Run).values(mirror_id=mirror_id, kind=kind, lane=LANES[kind], cause=cause, options=options or {})
     made = session.scalar(
         row.on_conflict_do_nothing(index_elements=["mirror_id", "kind"], index_where=ACTIVE_RUN).returning(Run.id)
     )
     if made is not None:
-        return made
+        return int(made)
     active = select(Run.id).where(Run.mirror_id == mirror_id, Run.kind == kind, Run.state == "ready")
     found = session.scalar(active)
     if found is not None:
@@ -64,6 +62,8 @@ def request_run(
 def mirror_ids(session: Session, connection_id: int) -> dict[str, int]:
     """Object → mirror id of everything that a connection mirrors."""
     rows = session.execute(
-        select(Mirror.object, Mirror.id).where(Mirror.connection_id == connection_id).order_by(func.lower(Mirror.object))
+        select(Mirror.object, Mirror.id)
+        .where(Mirror.connection_id == connection_id)
+        .order_by(func.lower(Mirror.object))
     )
     return {row.object: row.id for row in rows}

@@ -7,11 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 
-def to_csv(records: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> bytes:
-    """UTF-8, header first, every value quoted, an empty field for null. `fields` in any case the answer may differ in."""
+def to_csv(records: Iterable[Mapping[str, Any]], fields: Sequence[str], *, with_header: bool = True) -> bytes:
+    """UTF-8, header first, every value quoted, an empty field for null."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerow(fields)
+    if with_header:
+        writer.writerow(fields)
     for record in records:
         writer.writerow([_plain(record.get(field)) for field in fields])
     return buffer.getvalue().encode()

@@ -99,7 +99,10 @@ def ensure_table(session: Session, spec: TableSpec, schema: str) -> None:
     """Make or complete the mirror table, its schema and the tombstones. Two makers at once wait for each other."""
     connection = raw(session)
     connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, DDL_LOCK))
-    for statement in (*ddl.create_schema(schema), *ddl.plan(spec, existing(session, schema, spec.table), schema=schema)):
+    for statement in (
+        *ddl.create_schema(schema),
+        *ddl.plan(spec, existing(session, schema, spec.table), schema=schema),
+    ):
         connection.execute(statement)
 
 
@@ -213,7 +216,7 @@ def _copy(cursor: Cursor, table: sql.Identifier, page: Page, columns: tuple[str,
                 size += len(chunk)
                 if b"\0" in chunk:  # text of Postgres cannot hold it
                     nul += chunk.count(b"\0")
-                    chunk = chunk.replace(b"\0", b"")  # noqa: PLW2901
+                    chunk = chunk.replace(b"\0", b"")
                 copy.write(chunk)
         rows = cursor.rowcount
     if page.rows is not None and page.rows != rows:  # a page that was cut at a row's end is otherwise good CSV
@@ -291,8 +294,7 @@ def _fit(session: Session, target: Target, types: dict[str, str], low: int, high
     if high <= low:
         return
     casts = sql.SQL(", ").join(
-        sql.SQL("CAST({} AS {})").format(sql.Identifier(name), sql.SQL(types[name]))  # type: ignore[arg-type]
-        for name in target.columns
+        sql.SQL("CAST({} AS {})").format(sql.Identifier(name), sql.SQL(types[name])) for name in target.columns
     )
     listed = sql.SQL(", ").join(map(sql.Identifier, target.columns))
     statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE _row > %s AND _row <= %s")
@@ -391,7 +393,9 @@ def close_suspects(session: Session, schema: str, suspects: str, ids: Sequence[s
     raw(session).execute(query, (verdict, list(ids)))
 
 
-def judge(session: Session, staged: Target, suspects: str, ids: Sequence[str], *, compared: Sequence[str], since: datetime) -> None:
+def judge(
+    session: Session, staged: Target, suspects: str, ids: Sequence[str], *, compared: Sequence[str], since: datetime
+) -> None:
     """Give these suspects their verdicts from a second look at them (see merge.verdicts)."""
     assert staged.staging is not None
     lock_mirror(session, staged.mirror_id)
@@ -413,9 +417,7 @@ def judged(session: Session, schema: str, suspects: str, ids: Sequence[str]) -> 
     return dict(raw(session).execute(query.format(sql.Identifier(schema, suspects)), (list(ids),)).fetchall())
 
 
-def differing(
-    session: Session, staged: Target, record_id: str, compared: Sequence[str]
-) -> list[dict[str, str | None]]:
+def differing(session: Session, staged: Target, record_id: str, compared: Sequence[str]) -> list[dict[str, str | None]]:
     """The fields in which a record differs from a second look at it: {"field", "org", "mirror"}, values shortened."""
     assert staged.staging is not None
     query = sql.SQL(

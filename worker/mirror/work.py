@@ -25,6 +25,14 @@ NOW = func.clock_timestamp()
 MOST_RESTARTS = 5
 
 
+class StartOverError(Exception):
+    """What this run has read is no longer whole: read everything again. `describe`: the object changed, too."""
+
+    def __init__(self, message: str, *, describe: bool = False) -> None:
+        super().__init__(message)
+        self.describe = describe
+
+
 @dataclass
 class Work:
     """One claimed run with its mirror, its connection and a client. `step` moves another run (verify refreshes first)."""
@@ -60,9 +68,18 @@ class Work:
         """Name of the run's suspects table."""
         return f"_suspects_{self.run.id}"
 
+    @property
+    def uncounted(self) -> int:
+        """Org calls of this step that the run's row does not count yet."""
+        return self.client.calls - self._counted
+
     def target(self) -> Target:
         """Where this run's rows go."""
         return target_of(self.run, self.mirror, self.schema)
+
+    def target_numbered(self, number: int) -> Target:
+        """The mirror itself, for rows of a read of its own number."""
+        return target_of(self.run, self.mirror, self.schema, mirror_as=number)
 
     def reload(self) -> None:
         """Read run and mirror again, after a commit."""
@@ -77,7 +94,7 @@ class Work:
         changed = session.execute(
             update(Run)
             .where(Run.id == self.run.id, Run.claim_token == self.claim.token, Run.state == "ready")
-            .values(calls=Run.calls + self.client.calls - self._counted, **values)
+            .values(calls=Run.calls + self.uncounted, **values)
         )
         if cast(CursorResult[Any], changed).rowcount != 1:
             raise FencedError(f"run {self.run.id} is no longer ours")
@@ -135,9 +152,7 @@ class Work:
 
     def number_read(self, session: Session) -> int:
         """A number for the read that is about to be sent."""
-        number = cast(int, session.scalar(select(read_numbers.next_value())))
-        self.run.read_number = number
-        return number
+        return cast(int, session.scalar(select(read_numbers.next_value())))
 
 
 def spec_of(mirror: Mirror) -> TableSpec:
@@ -146,12 +161,13 @@ def spec_of(mirror: Mirror) -> TableSpec:
     return table_spec(parse(mirror.describe), chosen=mirror.fields)
 
 
-def target_of(run: Run, mirror: Mirror, schema: str) -> Target:
-    """Where a run's rows go."""
-    assert run.read_number is not None
-    staging = sql.Identifier(schema, run.staging) if run.staging else None
+def target_of(run: Run, mirror: Mirror, schema: str, *, mirror_as: int | None = None) -> Target:
+    """Where a run's rows go; with `mirror_as`, the mirror itself, for a read of that number."""
+    number = run.read_number if mirror_as is None else mirror_as
+    assert number is not None
+    staging = sql.Identifier(schema, run.staging) if run.staging and mirror_as is None else None
     columns = tuple(name.lower() for name in run.columns or ())
-    return Target(spec_of(mirror), schema, staging, columns, mirror.id, run.read_number)
+    return Target(spec_of(mirror), schema, staging, columns, mirror.id, number)
 
 
 def keep_rejects(session: Session, mirror_id: int, run_id: int | None, taken: Taken) -> None:

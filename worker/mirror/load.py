@@ -1,0 +1,110 @@
+"""First load: everything by Bulk, straight into the mirror table. Again later (`--full`): into staging, then merged.
+
+Stages: begin → ask → wait → pages → loaded → (staged: look →) done.
+"""
+
+from sqlalchemy.orm import Session
+
+from worker.log import get_logger
+from worker.mirror import bulk_read, by_id, store
+from worker.mirror.cursor import young_since
+from worker.mirror.describing import describe
+from worker.mirror.work import NOW, Work, keep_rejects
+from worker.salesforce import soql
+from worker.salesforce.limits import COLLECTION_RETRIEVE_IDS
+from worker.steps import Done, Step
+
+log = get_logger(__name__)
+
+
+def begin(work: Work) -> Step | None:
+    """Describe, make the table, decide where the pages go."""
+    describe(work)
+    prepare(work)
+    return None
+
+
+def prepare(work: Work) -> None:
+    """A mirror that is not live is filled directly, from empty; a live one through staging."""
+    spec = work.spec
+    staging = f"_staging_{work.run.id}" if work.mirror.state == "live" else None
+    with work.deps.database.transaction() as session:
+        if staging is None:
+            store.empty_table(session, spec, work.schema)
+            work.set_mirror(session, state="loading")
+        else:
+            store.make_staging(session, spec, work.schema, staging)
+        work.set(session, stage="ask", columns=list(spec.fields), staging=staging)
+
+
+def ask(work: Work) -> Step | None:
+    """Ask for every record that is not deleted, archived ones included."""
+    spec = work.spec
+    archived = spec.has("IsArchived") and spec.has("IsDeleted")
+    where = "IsDeleted = false" if archived else None
+    query = soql.select(spec.object, work.run.columns or (), where=where)
+    bulk_read.ask(work, query, all_rows=archived)
+    return None
+
+
+def loaded(work: Work) -> Step | None:
+    """All pages are here: finish the table, or merge what was staged."""
+    if work.run.staging is not None:
+        merge_staged(work)
+        return None
+    with work.deps.database.transaction() as session:
+        store.finish_table(session, work.spec, work.schema)
+        go_live(session, work, rows_changed=work.run.rows_read - work.run.rows_rejected)
+    log.info("mirror.loaded", object=work.mirror.object, rows=work.run.rows_read)
+    return Done()
+
+
+def go_live(session: Session, work: Work, **counters: int) -> None:
+    """The mirror holds all that was stamped before the run's job was created; later changes are the fresh reader's."""
+    cursor = max(filter(None, (work.mirror.fresh_cursor, work.began)))
+    soon = {"next_refresh_at": NOW} if work.mirror.state != "live" else {}
+    work.set_mirror(session, state="live", fresh_cursor=cursor, refreshed_at=work.began, **soon)
+    work.finish(session, **counters)
+
+
+def merge_staged(work: Work) -> None:
+    """Merge a full read; records here that it did not bring become suspects."""
+    target = work.target()
+    assert target.staging is not None
+    with work.deps.database.transaction() as session:
+        bulk_read.check_staged(session, work)
+        suspects = store.make_suspects(session, target, work.suspects, compared=None)
+        merged = store.merge(session, target, target.staging, young=young_since(work.began))
+        store.drop_table(session, work.schema, work.run.staging)
+        counters = {"rows_changed": merged.changed, "rows_deleted": merged.deleted}
+        work.set(session, stage="look", options=work.option(suspects=suspects), **counters)
+
+
+def look(work: Work) -> Step | None:
+    """Read the suspects again by Id: only what the org itself no longer shows leaves the mirror."""
+    while _look_at_some(work):
+        work.keeper.check()
+        work.reload()
+    with work.deps.database.transaction() as session:
+        bulk_read.check_suspects(session, work)
+        go_live(session, work)
+    return Done()
+
+
+def _look_at_some(work: Work) -> bool:
+    with work.deps.database.transaction() as session:
+        ids = store.open_suspects(session, work.schema, work.suspects, COLLECTION_RETRIEVE_IDS)
+        target = work.target_numbered(work.number_read(session))
+    if not ids:
+        return False
+    found = by_id.read(work.client, work.spec, ids, work.run.columns or ())
+    with work.deps.database.transaction() as session:
+        staged, taken = store.look(session, target, found.data)
+        keep_rejects(session, work.mirror.id, work.run.id, taken)
+        assert staged.staging is not None
+        merged = store.merge(session, target, staged.staging, young=young_since(found.began))
+        buried = store.bury(session, target, found.gone, found.began)
+        store.close_suspects(session, work.schema, work.suspects, ids, "looked")
+        deleted = work.run.rows_deleted + merged.deleted + buried
+        work.set(session, rows_deleted=deleted, rows_changed=work.run.rows_changed + merged.changed, attempts=0)
+    return True
