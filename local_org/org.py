@@ -11,6 +11,7 @@ from local_org.bulk_jobs import Jobs
 from local_org.clock import Clock
 from local_org.dml import Change
 from local_org.faults import Faults
+from local_org.ids import numbered
 from local_org.ledger import Ledger
 from local_org.objects import standard_objects
 from local_org.store import Store
@@ -68,6 +69,11 @@ class Org:
         self.organization_id = ORGANIZATION_ID
         self.jobs = Jobs(self, {"query": bulk_query.render, "ingest": bulk_rows.process, "batch": bulk1.work})
         self.jobs.resume()
+
+    @property
+    def admin_id(self) -> str:
+        """The user that the default login and client credentials stand for; the first imported one where users came in."""
+        return str(self.store.setting("admin", numbered("005", 0)))
 
     def change_settings(self, values: dict[str, Any]) -> None:
         self.settings = self.settings.changed(values)

@@ -1,0 +1,209 @@
+"""`python -m local_org`: start a local Salesforce. Stops on SIGTERM and Ctrl-C."""
+
+import json
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from local_org import exchange, seed, tls
+from local_org.org import DEFAULT_PASSWORD, Org
+from local_org.server import make_app
+from local_org.tokens import Client
+
+DEFAULT_CLIENT_ID = "local-org-client"
+DEFAULT_CLIENT_SECRET = "local-org-secret"  # noqa: S105 - documented, for a toy org
+DEFAULT_SEED = ",".join(f"{name}={count}" for name, count in seed.DEFAULT_COUNTS.items())
+
+console = Console(stderr=True)
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Any) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then tell."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
+
+
+def main(
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0: any free one.")] = 8443,
+    http: Annotated[bool, typer.Option("--http", help="Plain HTTP instead of HTTPS.")] = False,
+    data: Annotated[Path, typer.Option(help="Data folder; an existing one is opened as it is.")] = Path(".local-org"),
+    import_: Annotated[
+        Path | None, typer.Option("--import", help="A Data Export folder (one CSV per object) to start from.")
+    ] = None,
+    seed_: Annotated[
+        str | None, typer.Option("--seed", help=f"Records to start from: OBJECT=COUNT,… (default {DEFAULT_SEED}).")
+    ] = None,
+    client_id: Annotated[str, typer.Option(help="Consumer key of the connected app.")] = DEFAULT_CLIENT_ID,
+    client_secret: Annotated[str, typer.Option(help="Its secret.")] = DEFAULT_CLIENT_SECRET,
+    redirect_uri: Annotated[
+        list[str] | None, typer.Option(help="A registered callback; none given: any on this machine.")
+    ] = None,
+    rotate: Annotated[bool | None, typer.Option("--rotate/--no-rotate", help="Rotate refresh tokens.")] = None,
+    session_minutes: Annotated[float | None, typer.Option(help="Idle time-out of sessions.")] = None,
+    instance_url: Annotated[
+        str | None, typer.Option(help="instance_url in token answers, where it is not ours.")
+    ] = None,
+    ca_dir: Annotated[Path | None, typer.Option(help="Where the CA lies (default: the data folder).")] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="JSON file written once it answers.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Log every request.")] = False,
+) -> None:
+    """Start a small Salesforce on localhost."""
+    org = Org(data.resolve())
+    try:
+        prepare(org, import_, seed_)
+    except ValueError as error:
+        org.close()
+        console.print(f"[red]local org:[/red] {error}", highlight=False)
+        raise typer.Exit(2) from None
+    org.tokens.put_client(Client(client_id, client_secret, tuple(redirect_uri or ()), run_as=org.admin_id))
+    changed = {"rotate": rotate, "session_minutes": session_minutes, "instance_url": instance_url}
+    org.change_settings({name: value for name, value in changed.items() if value is not None})
+    listener = listen(host, port)
+    try:
+        serve(
+            org,
+            listener,
+            host,
+            http=http,
+            ca_dir=ca_dir,
+            log=log,
+            ready_file=ready_file,
+            client=(client_id, client_secret),
+        )
+    finally:
+        org.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, so that the port is known before anything else starts."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        console.print(f"[red]local org:[/red] cannot listen at {host}:{port}: {error.strerror}", highlight=False)
+        raise typer.Exit(2) from None
+    return listener
+
+
+def prepare(org: Org, import_folder: Path | None, seed_text: str | None) -> None:
+    """Fill a new org; an old one keeps what it has, and gets what is missing up to the seed's counts."""
+    with progress() as tell:
+        if import_folder is not None:
+            has_users = (import_folder / "User.csv").exists()
+            seed.seed_basics(org, users=0 if has_users else seed.USERS)
+            if not org.store.setting("imported", False):
+                exchange.import_folder(org, import_folder, tell)
+                org.store.keep_setting("imported", True)
+        else:
+            seed.seed_basics(org)
+        if seed_text is not None or import_folder is None:
+            seed.seed(org, seed.parse_counts(seed_text or DEFAULT_SEED), tell)
+
+
+@contextmanager
+def progress() -> Iterator[Any]:
+    """A line per object while records are made."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(name: str, done: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(f"records of {name}", total=None)
+            bars.update(tasks[name], completed=done)
+
+        yield tell
+
+
+def serve(
+    org: Org,
+    listener: socket.socket,
+    host: str,
+    *,
+    http: bool,
+    ca_dir: Path | None,
+    log: bool,
+    ready_file: Path | None,
+    client: tuple[str, str],
+) -> None:
+    """Answer requests until told to stop."""
+    folder = org.store.folder
+    ca_folder = (ca_dir or folder).resolve()
+    name = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+    url = f"{'http' if http else 'https'}://{name}:{listener.getsockname()[1]}"
+    ca_file = None if http else tls.ensure_ca(ca_folder)
+    config = uvicorn.Config(
+        make_app(org),
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        log_level="info" if log else "warning",
+        access_log=log,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+        ssl_certfile=None,
+    )
+    if not http:
+        certificate, key = tls.server_certificate(ca_folder, folder, (host,))
+        config.ssl_certfile, config.ssl_keyfile = str(certificate), str(key)
+        config.ssl_version = ssl.PROTOCOL_TLS_SERVER
+    known = {
+        "url": url,
+        "ca_file": str(ca_file) if ca_file else None,
+        "client_id": client[0],
+        "client_secret": client[1],
+        **login(org),
+        "organization_id": org.organization_id,
+        "pid": os.getpid(),
+    }
+    Server(config, lambda: tell_ready(known, ready_file)).run(sockets=[listener])
+
+
+def login(org: Org) -> dict[str, str]:
+    """The administrator's user name, password and id."""
+    with org.store.read() as conn:
+        row = conn.execute('SELECT "Username" FROM "User" WHERE "Id" = ?', (org.admin_id,)).fetchone()
+    return {"username": row[0], "password": DEFAULT_PASSWORD, "user_id": org.admin_id}
+
+
+def tell_ready(known: dict[str, Any], ready_file: Path | None) -> None:
+    """Print where it is, and write the ready file whole or not at all."""
+    shown = f"The local org answers at {known['url']}"
+    console.print(f"{shown}  (CA: {known['ca_file']})" if known["ca_file"] else shown, highlight=False, soft_wrap=True)
+    console.print(
+        f"log in as {known['username']} / {known['password']}; app {known['client_id']} / {known['client_secret']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    sys.stderr.flush()
+    if ready_file is not None:
+        part = ready_file.with_suffix(".part")
+        part.write_text(json.dumps(known))
+        part.replace(ready_file)
+
+
+if __name__ == "__main__":
+    typer.run(main)

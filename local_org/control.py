@@ -1,0 +1,261 @@
+"""The control path: change data behind the clients' backs, set the clock, script faults, read the ledger. No login: loopback only."""
+
+import random
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from local_org import deletion, dml, seed
+from local_org.catalogue import ObjectType, field_from_data
+from local_org.errors import ApiError
+from local_org.objects.build import build, record_id, system_fields
+from local_org.org import Org
+from local_org.schema import quoted
+
+BASE = "/__org__"
+BLOCK = 2_000
+WRITABLE_TEXT = frozenset({"string", "textarea", "phone"})
+CHANGED_FIELDS = {"Account": "Phone", "Contact": "Title", "Opportunity": "NextStep", "Lead": "Title"}
+Handler = Callable[[Org, dict[str, Any]], Any]
+
+
+def routes(org: Org) -> list[Route]:
+    """The control path's routes."""
+    return [
+        Route(f"{BASE}/{path}", _endpoint(org, handler), methods=[method])
+        for method, path, handler in (
+            ("GET", "status", status),
+            ("POST", "rows/change", change_rows),
+            ("POST", "rows/delete", delete_rows),
+            ("POST", "rows/create", create_rows),
+            ("POST", "rows/undelete", undelete_rows),
+            ("POST", "rows/purge", purge_rows),
+            ("GET", "ledger", ledger),
+            ("DELETE", "ledger", clear_ledger),
+            ("POST", "clock", set_clock),
+            ("POST", "tokens/expire-all", expire_tokens),
+            ("POST", "tokens/revoke", revoke_tokens),
+            ("GET", "faults", list_faults),
+            ("POST", "faults", add_faults),
+            ("DELETE", "faults", clear_faults),
+            ("POST", "objects", add_object),
+            ("POST", "objects/{name}/fields", add_field),
+            ("DELETE", "objects/{name}/fields/{field}", remove_field),
+            ("POST", "settings", change_settings),
+        )
+    ]
+
+
+def _endpoint(org: Org, handler: Handler) -> Callable[[Request], Any]:
+    async def endpoint(request: Request) -> JSONResponse:
+        try:
+            body = await request.json() if await request.body() else {}
+            given = {**request.query_params, **request.path_params}
+            values = {"items": body, **given} if isinstance(body, list) else {**body, **given}
+            return JSONResponse(await run_in_threadpool(handler, org, values))
+        except (ValueError, KeyError, TypeError) as error:
+            return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 400)
+        except ApiError as error:
+            return JSONResponse({"error": str(error)}, 400)
+
+    return endpoint
+
+
+def status(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
+    """Counts of living records, clock and settings."""
+    counts = {}
+    with org.store.read() as conn:
+        for item in org.store.catalogue.objects():
+            alive = 'WHERE NOT "IsDeleted"' if item.field("IsDeleted") else ""
+            counts[item.name] = conn.execute(f"SELECT count(*) FROM {quoted(item.name)} {alive}").fetchone()[0]
+    return {
+        "records": {name: count for name, count in counts.items() if count},
+        "now_ms": org.store.clock.exact_ms(),
+        "settings": asdict(org.settings),
+    }
+
+
+def _object(org: Org, values: dict[str, Any]) -> ObjectType:
+    item = org.store.catalogue.object(str(values["object"]))
+    if item is None:
+        raise ValueError(f"there is no object {values['object']}")
+    return item
+
+
+def _chosen(org: Org, item: ObjectType, values: dict[str, Any], *, deleted: bool = False) -> list[str]:
+    """The ids that the caller names, or `count` that the seed picks: always the same from the same data."""
+    if "ids" in values:
+        return list(values["ids"])
+    condition = f'WHERE "IsDeleted" = {int(deleted)}' if item.field("IsDeleted") else ""
+    factor, offset = _scramble(int(values.get("seed", 0)))
+    sql = (
+        f'SELECT "Id" FROM {quoted(item.name)} {condition}'
+        f' ORDER BY (rowid * {factor} + {offset}) % 2147483647, "Id" LIMIT ?'
+    )
+    with org.store.read() as conn:
+        return [row[0] for row in conn.execute(sql, (int(values["count"]),))]
+
+
+def _scramble(number: int) -> tuple[int, int]:
+    chance = random.Random(number)  # noqa: S311 - repeatable, not secret
+    return chance.randrange(1_000_003, 2_000_003) | 1, chance.randrange(1 << 30)
+
+
+def _in_blocks(org: Org, ids: list[str], one: Callable[[dml.Change, str], None]) -> None:
+    """Change records in transactions of a bounded size, each with its own stamp."""
+    for start in range(0, len(ids), BLOCK):
+        with org.store.write() as conn:
+            now = org.store.clock.now_ms()
+            change = dml.Change(org.store, conn, org.admin_id, now, org.store.catalogue)
+            change.cascade_stamps = org.settings.cascade_stamps
+            for record in ids[start : start + BLOCK]:
+                one(change, record)
+
+
+def change_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Change `count` records (or those of `ids`), with `fields` or with a text of our own."""
+    item = _object(org, values)
+    ids = _chosen(org, item, values)
+    given = values.get("fields")
+    field = _text_field(item)
+    mark = f"{values.get('seed', 0)}-{org.store.clock.exact_ms()}"
+
+    def one(change: dml.Change, record: str) -> None:
+        dml.update(change, item, record, given or {field: f"changed {mark} {record[-7:-3]}"})
+
+    _in_blocks(org, ids, one)
+    return {"ids": ids}
+
+
+def _text_field(item: ObjectType) -> str:
+    if item.name in CHANGED_FIELDS:
+        return CHANGED_FIELDS[item.name]
+    for field in item.stored:
+        if field.type in WRITABLE_TEXT and field.updateable and not field.unique and field.length >= 40:
+            return field.name
+    raise ValueError(f"{item.name} has no text to change: give `fields`")
+
+
+def delete_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Delete `count` records (or those of `ids`); they go to the recycle bin."""
+    item = _object(org, values)
+    ids = _chosen(org, item, values)
+    _in_blocks(org, ids, lambda change, record: deletion.delete(change, item, record))
+    return {"ids": ids}
+
+
+def undelete_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Take `count` records (or those of `ids`) out of the recycle bin."""
+    item = _object(org, values)
+    ids = _chosen(org, item, values, deleted=True)
+    _in_blocks(org, ids, lambda change, record: deletion.undelete(change, item, record))
+    return {"ids": ids}
+
+
+def purge_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Remove `count` deleted records (or those of `ids`, deleted or not) for good."""
+    item = _object(org, values)
+    ids = _chosen(org, item, values, deleted=True)
+    _in_blocks(org, ids, lambda change, record: deletion.purge(change, item, record))
+    return {"ids": ids}
+
+
+def create_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Create `count` records as seeding does, stamped now; or one for each of `records`."""
+    item = _object(org, values)
+    if "records" not in values:
+        return {"ids": seed.create(org, item.name, int(values["count"]))}
+    ids: list[str] = []
+    with org.store.write() as conn:
+        change = dml.Change(org.store, conn, org.admin_id, org.store.clock.now_ms(), org.store.catalogue)
+        ids.extend(dml.insert(change, item, record) for record in values["records"])
+    return {"ids": ids}
+
+
+def ledger(org: Org, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Calls from number `since` on."""
+    return org.ledger.entries(int(values.get("since", 0)))
+
+
+def clear_ledger(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
+    """Forget all calls."""
+    org.ledger.clear()
+    return {}
+
+
+def set_clock(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Set the org's clock (`now_ms`, `frozen`) or move it (`advance_seconds`)."""
+    clock = org.store.clock
+    if "now_ms" in values:
+        clock.set(int(values["now_ms"]), frozen=bool(values.get("frozen", False)))
+    if "advance_seconds" in values:
+        clock.advance(int(float(values["advance_seconds"]) * 1000))
+    org.store.keep_clock()
+    return {"now_ms": clock.exact_ms()}
+
+
+def expire_tokens(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
+    """End every session; refresh tokens stay."""
+    return {"ended": org.tokens.end_all_sessions()}
+
+
+def revoke_tokens(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
+    """End every grant and session: all must log in again."""
+    org.tokens.revoke_all()
+    return {}
+
+
+def list_faults(org: Org, _values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rules in force and how often they were used."""
+    return org.faults.listed()
+
+
+def add_faults(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Add rules: one {"match", "action"} or a list of them."""
+    for rule in values.get("items", [values]):
+        org.faults.add({key: rule[key] for key in ("match", "action") if key in rule})
+    return {}
+
+
+def clear_faults(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
+    """Forget all rules."""
+    org.faults.clear()
+    return {}
+
+
+def add_object(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Add a custom object: `name`, `key_prefix`, `label`, `fields` in the catalogue's words."""
+    name, prefix = str(values["name"]), str(values["key_prefix"])
+    fields = [record_id(name), *system_fields(), *(field_from_data(field) for field in values.get("fields", []))]
+    label = str(values.get("label", name))
+    org.store.add_objects([build(name, prefix, f"{label}s", fields, custom=True)])
+    return {"name": name}
+
+
+def add_field(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Add or replace a field of an object; the body is the field in the catalogue's words (`field` is its name)."""
+    item = _object(org, {"object": values["name"]})
+    data = {key: value for key, value in values.items() if key not in ("name", "field")}
+    field = field_from_data({"custom": True, "label": values["field"], **data, "name": values["field"]})
+    org.store.add_objects([item.with_fields([field])])
+    return {"field": field.name}
+
+
+def remove_field(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Take a field out of an object's describe; its values stay on disk."""
+    item = _object(org, {"object": values["name"]})
+    if item.field(str(values["field"])) is None:
+        raise ValueError(f"{item.name} has no field {values['field']}")
+    org.store.add_objects([replace(item, fields=item.without_fields([str(values["field"])]).fields)])
+    return {"field": values["field"]}
+
+
+def change_settings(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Change settings of the org; see org.Settings."""
+    org.change_settings(values)
+    return asdict(org.settings)

@@ -1,0 +1,187 @@
+"""Import and export in the layout of Salesforce's Data Export: one CSV per object, a header of API names.
+
+Source: Salesforce Help, "Export Backup Data from Salesforce". Nothing is dropped: an object or column that the org does
+not know becomes one of its own. Ids, owners and audit stamps are kept as they are.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from local_org.catalogue import COMPOUND_TYPES, Field, ObjectType
+from local_org.derive import derive
+from local_org.dml import default_of
+from local_org.errors import ApiError
+from local_org.ids import ALPHABET, number_of
+from local_org.objects.build import area, build, record_id, system_fields, text
+from local_org.org import Org
+from local_org.schema import quoted
+from local_org.values import NUMBERS, Stored, datetime_text, from_json, number_text, time_text
+
+BLOCK = 5_000
+SHORT_TEXT = 255
+LONG_TEXT = 131_072
+Progress = Callable[[str, int], None]
+
+
+class ExchangeError(ValueError):
+    """A file cannot be imported; the message names file, line and column."""
+
+
+def import_folder(org: Org, folder: Path, progress: Progress = lambda _name, _done: None) -> dict[str, int]:
+    """Import every CSV of `folder`; rows by object. Raises ExchangeError and leaves the object unimported."""
+    csv.field_size_limit(1 << 30)
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        raise ExchangeError(f"there is no CSV file in {folder}")
+    counts = {file.stem: _import_file(org, file, progress) for file in files}
+    if "User" in counts:
+        _first_user_is_admin(org)
+    return counts
+
+
+def _first_user_is_admin(org: Org) -> None:
+    with org.store.read() as conn:
+        first = conn.execute('SELECT "Id" FROM "User" ORDER BY "IsActive" DESC, "Id" LIMIT 1').fetchone()
+    if first is not None:
+        org.store.keep_setting("admin", first[0])
+
+
+def _import_file(org: Org, file: Path, progress: Progress) -> int:
+    with file.open(encoding="utf-8-sig", newline="") as source:
+        reader = csv.DictReader(source)
+        header = list(reader.fieldnames or ())
+        if not header:
+            raise ExchangeError(f"{file.name}: there is no header line")
+        item = _prepare(org, file, header)
+        return _load(org, item, _rows(file.name, item, reader), progress)
+
+
+def _prepare(org: Org, file: Path, header: list[str]) -> ObjectType:
+    """The object with a field for each column; a new object for a name that the org does not know."""
+    item = org.store.catalogue.object(file.stem)
+    item = item or _new_object(org, file.stem)
+    added = [_new_field(file, column) for column in header if item.field(column) is None]
+    if added or org.store.catalogue.object(item.name) is None:
+        item = item.with_fields(added)
+        org.store.add_objects([item])
+    return item
+
+
+def _new_object(org: Org, name: str) -> ObjectType:
+    taken = {item.key_prefix for item in org.store.catalogue.objects()}
+    prefixes = (f"a0{letter}" for letter in ALPHABET)
+    prefix = next(prefix for prefix in prefixes if prefix not in taken)
+    return build(name, prefix, f"{name}s", [record_id(name), *system_fields()], custom=name.endswith("__c"))
+
+
+def _new_field(file: Path, column: str) -> Field:
+    """A text field that holds the column's longest value."""
+    with file.open(encoding="utf-8-sig", newline="") as source:
+        longest = max((len(row[column] or "") for row in csv.DictReader(source)), default=0)
+    if longest > SHORT_TEXT:
+        return area(column, column, LONG_TEXT, custom=column.endswith("__c"))
+    return text(column, column, SHORT_TEXT, custom=column.endswith("__c"))
+
+
+def _rows(name: str, item: ObjectType, reader: "csv.DictReader[str]") -> Iterator[dict[str, Stored]]:
+    known = {column: item.field(column) for column in reader.fieldnames or ()}
+    fields = {column: field for column, field in known.items() if field and field.type not in COMPOUND_TYPES}
+    for row in reader:
+        if None in row or None in row.values():
+            raise ExchangeError(f"{name}, line {reader.line_num}: it has not as many values as the header")
+        try:
+            yield {field.name: from_json(field, row[column]) for column, field in fields.items()}
+        except ApiError as error:
+            raise ExchangeError(f"{name}, line {reader.line_num}: {error}") from None
+
+
+def _load(org: Org, item: ObjectType, rows: Iterator[dict[str, Stored]], progress: Progress) -> int:
+    base: dict[str, Any] = {field.name: default_of(field) for field in item.stored}
+    for name, value in (("OwnerId", org.admin_id), ("CreatedById", org.admin_id)):
+        if name in base:
+            base[name] = value
+    marks = ", ".join("?" * len(base))
+    columns = ", ".join(quoted(column) for column in base)
+    statement = f"INSERT OR REPLACE INTO {quoted(item.name)} ({columns}) VALUES ({marks})"
+    now = org.store.clock.now_ms()
+    done, highest = 0, -1
+    with org.store.write() as conn:
+        while block := list(islice(rows, BLOCK)):
+            whole = [_complete(org, conn, item, base, row, now) for row in block]
+            conn.executemany(statement, [tuple(row[name] for name in base) for row in whole])
+            conn.executemany(
+                "INSERT OR REPLACE INTO _deletions VALUES (?, ?, ?, ?)",
+                [(item.name, r["Id"], r["SystemModstamp"], r["Id"]) for r in whole if r.get("IsDeleted")],
+            )
+            highest = max(highest, *(number_of(row["Id"]) or -1 for row in whole))
+            done += len(block)
+            progress(item.name, done)
+        if highest >= 0:  # our own ids come back: the counter goes on behind them
+            conn.execute(
+                "INSERT INTO _counters VALUES (?, ?) ON CONFLICT (prefix) DO UPDATE SET next = max(next, excluded.next)",
+                (item.key_prefix, highest + 2),
+            )
+    return done
+
+
+def _complete(
+    org: Org, conn: Any, item: ObjectType, base: Mapping[str, Any], row: dict[str, Stored], now: int
+) -> dict[str, Any]:
+    """The row with defaults, with what the platform works out, and with what the file says above both."""
+    whole: dict[str, Any] = {**base, **{name: value for name, value in row.items() if value is not None}}
+    derive(item.name, whole, None, frozenset(row), now)
+    whole |= {name: value for name, value in row.items() if value is not None}
+    for name in ("CreatedDate", "LastModifiedDate", "SystemModstamp"):
+        if name in base and whole[name] is None:
+            whole[name] = whole.get("LastModifiedDate") or whole.get("CreatedDate") or now
+    if not whole.get("Id"):
+        whole["Id"] = org.store.next_id(conn, item.key_prefix)
+    return whole
+
+
+def export_folder(org: Org, folder: Path) -> dict[str, int]:
+    """Write every object that has records as a CSV; rows by object. Deleted records are written too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = {}
+    with org.store.read() as conn:
+        for item in org.store.catalogue.objects():
+            columns = ", ".join(quoted(field.name) for field in item.stored)
+            rows = conn.execute(f'SELECT {columns} FROM {quoted(item.name)} ORDER BY "Id"')
+            count = _export_object(folder / f"{item.name}.csv", item, rows)
+            if count:
+                counts[item.name] = count
+    return counts
+
+
+def _export_object(file: Path, item: ObjectType, rows: Iterator[tuple[Any, ...]]) -> int:
+    first = next(rows, None)
+    if first is None:
+        return 0
+    with file.open("w", encoding="utf-8", newline="") as target:
+        writer = csv.writer(target, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerow([field.name for field in item.stored])
+        count = 0
+        for row in chain([first], rows):
+            writer.writerow([as_text(field, value) for field, value in zip(item.stored, row, strict=True)])
+            count += 1
+    return count
+
+
+def as_text(field: Field, stored: Any) -> str:
+    """A stored value as the Data Export writes it."""
+    if stored is None:
+        return ""
+    match field.type:
+        case "boolean":
+            return "true" if stored else "false"
+        case "datetime":
+            return datetime_text(stored).replace("+0000", "Z")
+        case "time":
+            return time_text(stored)
+        case kind if kind in NUMBERS:
+            return number_text(stored, field.scale)
+        case _:
+            return str(stored)
