@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from local_org import exchange, seed, tls
 from local_org.org import DEFAULT_PASSWORD, Org
-from local_org.server import make_app
+from local_org.server import Server as OrgServer
 from local_org.tokens import Client
 
 DEFAULT_CLIENT_ID = "local-org-client"
@@ -154,7 +154,7 @@ def serve(
     url = f"{'http' if http else 'https'}://{name}:{listener.getsockname()[1]}"
     ca_file = None if http else tls.ensure_ca(ca_folder)
     config = uvicorn.Config(
-        make_app(org),
+        OrgServer(org),
         loop="uvloop",
         http="httptools",
         lifespan="off",

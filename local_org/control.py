@@ -1,69 +1,43 @@
 """The control path: change data behind the clients' backs, set the clock, script faults, read the ledger. No login: loopback only."""
 
+import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
-
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from urllib.parse import parse_qsl
 
 from local_org import deletion, dml, seed
 from local_org.catalogue import ObjectType, field_from_data
+from local_org.context import Answer
 from local_org.errors import ApiError
 from local_org.objects.build import build, record_id, system_fields
 from local_org.org import Org
 from local_org.schema import quoted
 
-BASE = "/__org__"
 BLOCK = 2_000
 WRITABLE_TEXT = frozenset({"string", "textarea", "phone"})
 CHANGED_FIELDS = {"Account": "Phone", "Contact": "Title", "Opportunity": "NextStep", "Lead": "Title"}
 Handler = Callable[[Org, dict[str, Any]], Any]
 
 
-def routes(org: Org) -> list[Route]:
-    """The control path's routes."""
-    return [
-        Route(f"{BASE}/{path}", _endpoint(org, handler), methods=[method])
-        for method, path, handler in (
-            ("GET", "status", status),
-            ("POST", "rows/change", change_rows),
-            ("POST", "rows/delete", delete_rows),
-            ("POST", "rows/create", create_rows),
-            ("POST", "rows/undelete", undelete_rows),
-            ("POST", "rows/purge", purge_rows),
-            ("GET", "ledger", ledger),
-            ("DELETE", "ledger", clear_ledger),
-            ("POST", "clock", set_clock),
-            ("POST", "tokens/expire-all", expire_tokens),
-            ("POST", "tokens/revoke", revoke_tokens),
-            ("GET", "faults", list_faults),
-            ("POST", "faults", add_faults),
-            ("DELETE", "faults", clear_faults),
-            ("POST", "objects", add_object),
-            ("POST", "objects/{name}/fields", add_field),
-            ("DELETE", "objects/{name}/fields/{field}", remove_field),
-            ("POST", "settings", change_settings),
-        )
-    ]
-
-
-def _endpoint(org: Org, handler: Handler) -> Callable[[Request], Any]:
-    async def endpoint(request: Request) -> JSONResponse:
-        try:
-            body = await request.json() if await request.body() else {}
-            given = {**request.query_params, **request.path_params}
-            values = {"items": body, **given} if isinstance(body, list) else {**body, **given}
-            return JSONResponse(await run_in_threadpool(handler, org, values))
-        except (ValueError, KeyError, TypeError) as error:
-            return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 400)
-        except ApiError as error:
-            return JSONResponse({"error": str(error)}, 400)
-
-    return endpoint
+def answer(org: Org, method: str, path: str, query: str, body: bytes) -> Answer:
+    """Carry out one call below `/__org__/`: 400 with {"error"} for what cannot be done, 404 for an unknown path."""
+    for verb, pattern, handler in ROUTES:
+        match = pattern.fullmatch(path)
+        if match and verb == method:
+            try:
+                given = json.loads(body) if body.strip() else {}
+                named = {**dict(parse_qsl(query)), **match.groupdict()}
+                return Answer(
+                    200, handler(org, {"items": given, **named} if isinstance(given, list) else {**given, **named})
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                return Answer(400, {"error": f"{type(error).__name__}: {error}"})
+            except ApiError as error:
+                return Answer(400, {"error": f"{error.code}: {error.message}"})
+    return Answer(404, {"error": f"there is no {method} {path} on the control path"})
 
 
 def status(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
@@ -259,3 +233,28 @@ def change_settings(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     """Change settings of the org; see org.Settings."""
     org.change_settings(values)
     return asdict(org.settings)
+
+
+ROUTES: tuple[tuple[str, re.Pattern[str], Handler], ...] = tuple(
+    (method, re.compile(path), handler)
+    for method, path, handler in (
+        ("GET", "status", status),
+        ("POST", "rows/change", change_rows),
+        ("POST", "rows/delete", delete_rows),
+        ("POST", "rows/create", create_rows),
+        ("POST", "rows/undelete", undelete_rows),
+        ("POST", "rows/purge", purge_rows),
+        ("GET", "ledger", ledger),
+        ("DELETE", "ledger", clear_ledger),
+        ("POST", "clock", set_clock),
+        ("POST", "tokens/expire-all", expire_tokens),
+        ("POST", "tokens/revoke", revoke_tokens),
+        ("GET", "faults", list_faults),
+        ("POST", "faults", add_faults),
+        ("DELETE", "faults", clear_faults),
+        ("POST", "objects", add_object),
+        ("POST", r"objects/(?P<name>\w+)/fields", add_field),
+        ("DELETE", r"objects/(?P<name>\w+)/fields/(?P<field>\w+)", remove_field),
+        ("POST", "settings", change_settings),
+    )
+)
