@@ -1,8 +1,10 @@
-"""Records of JSON answers → the CSV that a Bulk page would have, so that all rows come in by one way. Pure."""
+"""Records ↔ the CSV of a Bulk page. JSON answers become CSV too, so that all rows come in by one way. Pure."""
 
+import codecs
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -29,3 +31,23 @@ def _plain(value: Any) -> str:
 def header(line: bytes) -> list[str]:
     """Column names of a page: the fields of its first line, lower case."""
     return [name.strip().lower() for name in next(csv.reader([line.decode("utf-8-sig")]), [])]
+
+
+def parsed(chunks: Iterable[bytes]) -> Iterator[dict[str, str | None]]:
+    """The records of a page (column → value, an empty field is None). Slow: for what COPY refused."""
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(_lines(codecs.iterdecode(iter(chunks), "utf-8-sig")))
+    names = [name.strip().lower() for name in next(reader, [])]
+    for values in reader:
+        yield {name: value or None for name, value in zip(names, values, strict=True)}
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Lines with their ends; broken at line feeds alone, for values may hold every other separator."""
+    held = ""
+    for piece in pieces:
+        *lines, held = (held + piece).split("\n")
+        for line in lines:
+            yield line + "\n"
+    if held:
+        yield held

@@ -4,8 +4,8 @@ Everything here runs in the caller's transaction. Rows come in as CSV bytes that
 refuses is taken in once more as text, so that one bad value does not stop a load (see `_salvage`).
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,7 +21,7 @@ from worker.errors import OrgComplaint, SchemaChangedError, TransientError
 from worker.mirror import ddl
 from worker.mirror import merge as statements
 from worker.mirror.merge import Names
-from worker.mirror.rows import header
+from worker.mirror.rows import header, parsed
 from worker.mirror.schema import BIGINT, NUMERIC, READ, TEXT, TableSpec
 
 REFUSED = (DataError, UniqueViolation, ProgramLimitExceeded)  # SQLSTATE 22…, 23505, 54000
@@ -203,28 +203,48 @@ def take_in(session: Session, target: Target, source: Source) -> Taken:
 
 
 def _copy(cursor: Cursor, table: sql.Identifier, page: Page, columns: tuple[str, ...]) -> Taken:
-    chunks = page.chunks()
-    line, rest = _first_line(chunks)
+    pieces = _Pieces(page.chunks())
+    line, rest = _first_line(pieces)
     names = header(line)
-    rows = size = nul = 0
+    rows = 0
     if names:
         _check_columns(names, columns)
         listed = sql.SQL(", ").join(map(sql.Identifier, names))
         statement = sql.SQL("COPY {} ({c}) FROM STDIN (FORMAT csv, FORCE_NULL ({c}), ENCODING 'UTF8')")
         with cursor.copy(statement.format(table, c=listed)) as copy:
-            for chunk in itertools.chain((rest,), chunks):
-                size += len(chunk)
-                if b"\0" in chunk:  # text of Postgres cannot hold it
-                    nul += chunk.count(b"\0")
-                    chunk = chunk.replace(b"\0", b"")
-                copy.write(chunk)
+            copy.write(rest)
+            for piece in pieces:
+                copy.write(piece)
         rows = cursor.rowcount
-    if page.rows is not None and page.rows != rows:  # a page that was cut at a row's end is otherwise good CSV
+    _check_rows(page, rows)
+    return Taken(rows, pieces.bytes, pieces.nul_bytes)
+
+
+class _Pieces:
+    """A page's chunks without NUL bytes, which text of Postgres cannot hold; counts both."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.chunks = chunks
+        self.bytes = 0
+        self.nul_bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.chunks:
+            self.bytes += len(chunk)
+            if b"\0" in chunk:
+                self.nul_bytes += chunk.count(b"\0")
+                yield chunk.replace(b"\0", b"")
+            else:
+                yield chunk
+
+
+def _check_rows(page: Page, rows: int) -> None:
+    """A page that was cut at a row's end is otherwise good CSV."""
+    if page.rows is not None and page.rows != rows:
         raise TransientError(f"a page holds {rows} rows where the org counts {page.rows}", code="PAGE_CUT")
-    return Taken(rows, size, nul)
 
 
-def _first_line(chunks: Iterator[bytes]) -> tuple[bytes, bytes]:
+def _first_line(chunks: Iterable[bytes]) -> tuple[bytes, bytes]:
     """The header line and what came after it in the same chunk. Field names hold no line breaks."""
     head = b""
     for chunk in chunks:
@@ -247,15 +267,15 @@ def _check_columns(names: list[str], columns: tuple[str, ...]) -> None:
 
 
 def _salvage(session: Session, target: Target, page: Page) -> Taken:
-    """Take a page in as text, widen the columns that its values do not fit, keep apart the rows that still do not fit."""
+    """Take a page in as JSON, widen the columns that its values do not fit, keep apart the rows that still do not fit.
+
+    The one place where Python parses rows: one JSON value holds a record of any width.
+    """
     connection = raw(session)
-    texts = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in target.columns)
     connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE {} (_row bigint GENERATED ALWAYS AS IDENTITY, {}) ON COMMIT DROP").format(
-            RAW, texts
-        )
+        sql.SQL("CREATE TEMPORARY TABLE {} (_row bigint NOT NULL, record jsonb NOT NULL) ON COMMIT DROP").format(RAW)
     )
-    taken = _copy(connection.cursor(), RAW, page, target.columns)
+    taken = _copy_records(connection.cursor(), page, target.columns)
     types = _widen(session, target)
     _make_temporary(session, target.table, FIT)
     rejects = list(_fit(session, target, types, 0, taken.rows))
@@ -268,6 +288,18 @@ def _salvage(session: Session, target: Target, page: Page) -> Taken:
     return Taken(taken.rows, taken.bytes, taken.nul_bytes, rejects)
 
 
+def _copy_records(cursor: Cursor, page: Page, columns: tuple[str, ...]) -> Taken:
+    pieces = _Pieces(page.chunks())
+    records, rows = parsed(pieces), 0
+    with cursor.copy(sql.SQL("COPY {} (_row, record) FROM STDIN").format(RAW)) as copy:
+        for rows, record in enumerate(records, start=1):
+            if rows == 1:
+                _check_columns(list(record), columns)
+            copy.write_row((rows, json.dumps(record)))
+    _check_rows(page, rows)
+    return Taken(rows, pieces.bytes, pieces.nul_bytes)
+
+
 def _widen(session: Session, target: Target) -> dict[str, str]:
     """Widen each column that a staged text does not fit, in the mirror and in the table being filled; types after it."""
     connection = raw(session)
@@ -275,16 +307,16 @@ def _widen(session: Session, target: Target) -> dict[str, str]:
     typed = [name for name in target.columns if types[name] != TEXT]
     if not typed:
         return types
-    fits = sql.SQL("coalesce(bool_and(pg_input_is_valid({}, {})), true)")
+    fits = sql.SQL("coalesce(bool_and(pg_input_is_valid(record ->> {}, {})), true)")
     kinds = [(name, kind) for name in typed for kind in (types[name], NUMERIC)]
-    checks = sql.SQL(", ").join(fits.format(sql.Identifier(name), sql.Literal(kind)) for name, kind in kinds)
+    checks = sql.SQL(", ").join(fits.format(sql.Literal(name), sql.Literal(kind)) for name, kind in kinds)
     row = connection.execute(sql.SQL("SELECT {} FROM {}").format(checks, RAW)).fetchone() or ()
     fitting = dict(zip(kinds, row, strict=True))
     for name in typed:
         if fitting[name, types[name]]:
             continue
         types[name] = NUMERIC if types[name] == BIGINT and fitting[name, NUMERIC] else TEXT
-        for table in dict.fromkeys((target.table, target.mirror)):
+        for table in (target.mirror, *([target.staging] if target.staging else [])):
             connection.execute(ddl.widen(table, name, types[name]))
     return types
 
@@ -294,7 +326,7 @@ def _fit(session: Session, target: Target, types: dict[str, str], low: int, high
     if high <= low:
         return
     casts = sql.SQL(", ").join(
-        sql.SQL("CAST({} AS {})").format(sql.Identifier(name), sql.SQL(types[name])) for name in target.columns
+        sql.SQL("CAST(record ->> {} AS {})").format(sql.Literal(name), sql.SQL(types[name])) for name in target.columns
     )
     listed = sql.SQL(", ").join(map(sql.Identifier, target.columns))
     statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE _row > %s AND _row <= %s")
@@ -307,7 +339,7 @@ def _fit(session: Session, target: Target, types: dict[str, str], low: int, high
             yield from _fit(session, target, types, low, middle)
             yield from _fit(session, target, types, middle, high)
             return
-        query = sql.SQL("SELECT id, to_jsonb(r) - '_row' FROM {} r WHERE _row = %s").format(RAW)
+        query = sql.SQL("SELECT record ->> 'id', record FROM {} WHERE _row = %s").format(RAW)
         record_id, record = raw(session).execute(query, (high,)).fetchone() or ("", {})
         reason = str(error).strip().splitlines()[0]
         yield {"id": record_id or "", "record": record, "reason": f"{error.sqlstate}: {reason}"}
