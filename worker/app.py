@@ -7,13 +7,13 @@ early, nothing is kept in Redis, and publishing is best effort.
 from typing import Any
 
 from celery import Celery, Task
-from kombu import Queue
+from kombu.entity import Queue
 
 from worker.pulse import PULSE
 from worker.settings import Settings
 
 LANES = ("actions", "refresh", "upkeep", "backfill")  # a lane is a queue
-TASKS = ("tasks.mirror", "tasks.actions", "tasks.upkeep")
+TASKS = ("tasks.mirror", "tasks.actions", "tasks.upkeep", "tasks.tokens")
 
 # Names of tasks are fixed: a message in flight must find its task after an upgrade.
 ROUTES = {
@@ -73,7 +73,7 @@ CONFIG: dict[str, Any] = {
     "worker_hijack_root_logger": False,  # worker/log.py has set it up
     "worker_redirect_stdouts": False,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
-    "task_queues": [Queue(lane, routing_key=lane) for lane in LANES],
+    "task_queues": [Queue(lane, routing_key=lane) for lane in LANES],  # type: ignore[no-untyped-call]
     "task_default_queue": "upkeep",
     "task_routes": ROUTES,
     "beat_enable_remote_control": False,

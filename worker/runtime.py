@@ -15,7 +15,8 @@ from worker.db import Database
 from worker.log import get_logger
 from worker.mirror.deps import MirrorDeps
 from worker.mirror.remember import remember
-from worker.salesforce.client import HttpOptions, OrgClient, http_options
+from worker.salesforce.client import OrgClient, http_options
+from worker.salesforce.transport import HttpOptions
 from worker.settings import Settings, load_settings
 from worker.tokens.renew import StoredTokens
 from worker.tokens.vault import Vault

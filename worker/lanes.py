@@ -1,0 +1,91 @@
+"""What each lane does: which rows are due in it, and the step that moves each of them; and the upkeep of all.
+
+Tasks and the poller come through here or call the same use cases: there is one way to move a row.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from worker.actions import deliver
+from worker.actions.due import due_queues
+from worker.actions.upkeep import upkeep as actions_upkeep
+from worker.errors import SyncError
+from worker.log import get_logger
+from worker.mirror import steps
+from worker.mirror.deps import PAGE, STEP
+from worker.mirror.due import due_pages, due_runs, schedule_refreshes
+from worker.runtime import Runtime
+from worker.steps import Busy, Step
+from worker.tokens.renew import idle_connections, keep_alive
+
+log = get_logger(__name__)
+
+DELIVER = "actions.deliver"
+UPKEEP = "upkeep.tick"
+KEEP_ALIVE = "tokens.keep_alive"
+HOUSEWORK: Mapping[str, float] = MappingProxyType({UPKEEP: 0.0, KEEP_ALIVE: 3600.0})  # least seconds between two times
+SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"actions": ("actions",), "refresh": ("refresh", "upkeep"), "backfill": ("backfill",)}
+)
+UPKEEP_LOCK = 0x5F5D  # an advisory lock: one upkeep at a time is enough
+FORGET_AFTER = "1 day"
+
+
+def due(session: Session, lane: str, limit: int) -> list[tuple[str, int]]:
+    """Rows that are due in a lane now, most urgent first: (task name, row id), at most `limit`."""
+    if lane == "upkeep":  # its work is in no row: see HOUSEWORK
+        return []
+    if lane == "actions":
+        return [(DELIVER, row_id) for row_id in due_queues(session, limit)]
+    runs = [(STEP, row_id) for row_id in due_runs(session, lane, limit)]
+    return [*runs, *((PAGE, row_id) for row_id in due_pages(session, lane, limit))][:limit]
+
+
+def upkeep(rt: Runtime) -> Step:
+    """Start what the timetable asks for, mend what a dead worker left, forget old marks. Harmless to repeat; cheap when idle."""
+    with rt.database.transaction() as session:
+        if not session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": UPKEEP_LOCK}):
+            return Busy()
+        now = session.scalar(text("SELECT clock_timestamp()"))
+        assert now is not None
+        runs = schedule_refreshes(session, now)
+        _forget(session)
+    for run_id in runs:
+        rt.wake(STEP, run_id, "refresh")
+    actions_upkeep(rt.actions)
+    return Busy()  # never a reason to look again at once
+
+
+def keep_tokens_alive(rt: Runtime) -> Step:
+    """Use the refresh tokens that nobody used for long, before the org ends them."""
+    with rt.database.transaction() as session:
+        idle = idle_connections(session)
+    for connection_id in idle:
+        try:
+            keep_alive(rt.database, rt.vault, rt.settings, connection_id)
+        except SyncError as error:
+            log.warning("token.not_kept_alive", connection=connection_id, error=str(error))
+    return Busy()
+
+
+def _forget(session: Session) -> None:
+    """Drop marks of processes that are long gone, and authorizations that nobody finished."""
+    for statement in (
+        "DELETE FROM sfsync.processes WHERE seen_at < clock_timestamp() - CAST(:age AS interval)",
+        "DELETE FROM sfsync.oauth_states WHERE created_at < clock_timestamp() - CAST(:age AS interval)",
+    ):
+        session.execute(text(statement), {"age": FORGET_AFTER})
+
+
+STEPS: Mapping[str, Callable[[Runtime, int], Step]] = MappingProxyType(
+    {
+        DELIVER: lambda rt, row_id: deliver.step(rt.actions, row_id),
+        STEP: lambda rt, row_id: steps.step(rt.mirrors, row_id),
+        PAGE: lambda rt, row_id: steps.load_page(rt.mirrors, row_id),
+        UPKEEP: lambda rt, _: upkeep(rt),
+        KEEP_ALIVE: lambda rt, _: keep_tokens_alive(rt),
+    }
+)

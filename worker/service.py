@@ -1,0 +1,150 @@
+"""The worker and beat processes: Celery with a poller at its side. What `sfsync worker` and `sfsync beat` run."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+from celery import Celery, signals
+
+from beat_schedule import BEAT_SCHEDULE
+from worker.app import make_app
+from worker.lanes import SERVICES
+from worker.local_servers import die_with_parent
+from worker.log import get_logger, setup_logging
+from worker.poller import Poller
+from worker.pulse import PULSE, beat
+from worker.runtime import Runtime, runtime
+from worker.settings import Settings
+from worker.tokens.renew import replay_spool
+
+log = get_logger(__name__)
+
+PREFORK = "backfill"  # the service whose steps run in processes of their own, so that their memory is given back
+PROCESSES = 2
+PAUSE_SECONDS = 1.0  # before a poller that died is started again
+
+
+def serve(settings: Settings, service: str, concurrency: int | None) -> int:
+    """Be a worker until SIGTERM; steps in hand are finished. The exit code."""
+    setup_logging(level=settings.log_level, as_json=settings.log_json)
+    threads = concurrency or (PROCESSES if service == PREFORK else settings.worker_threads)
+    app = make_app(settings, client_name=f"sfsync-{service}")
+    poller = Sibling(service, threads) if service == PREFORK else _poller(settings, service, threads)
+    signals.setup_logging.connect(_leave_logging, weak=False)
+    # worker_init comes before the first connection to the broker: without Redis a worker never gets past that.
+    signals.worker_init.connect(lambda **_: poller.start(), weak=False)
+    signals.worker_shutting_down.connect(lambda **_: poller.stop(), weak=False)
+    if service == PREFORK:
+        signals.worker_process_init.connect(lambda **_: _begin_child(service), weak=False)
+    worker = app.Worker(
+        hostname=f"{service}.{os.getpid()}@{socket.gethostname()}",
+        pool_cls="prefork" if service == PREFORK else "threads",
+        concurrency=threads,
+        queues=list(SERVICES[service]),
+        without_gossip=True,
+        without_mingle=True,  # it waits a second for neighbours' answers; nothing of ours depends on them
+        quiet=True,
+    )
+    try:
+        worker.start()
+    except SystemExit:
+        pass
+    finally:
+        poller.join()
+    return int(worker.exitcode or 0)
+
+
+def poll_only(settings: Settings, service: str, concurrency: int | None, beside: int | None) -> None:
+    """Be a worker that takes its work from Postgres alone, until SIGTERM."""
+    setup_logging(level=settings.log_level, as_json=settings.log_json)
+    threads = concurrency or (PROCESSES if service == PREFORK else settings.worker_threads)
+    poller = _poller(settings, service, threads, beside)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        poller.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    poller.start()
+    poller.wait()
+    poller.join()
+
+
+def run_beat(settings: Settings) -> None:
+    """Be beat until SIGTERM. Its state is in memory: an entry that runs twice, or late, does no harm."""
+    setup_logging(level=settings.log_level, as_json=settings.log_json)
+    signals.setup_logging.connect(_leave_logging, weak=False)
+    app: Celery = make_app(settings, client_name="sfsync-beat")
+    app.conf.beat_schedule = BEAT_SCHEDULE
+    app.Beat(scheduler_cls="celery.beat:Scheduler", quiet=True).run()
+
+
+def _poller(settings: Settings, service: str, threads: int, beside: int | None = None) -> Poller:
+    rt = Runtime(settings, application=f"sfsync-{service}")
+    rt.database.check_server()
+    restored = replay_spool(rt.database, rt.vault, settings)
+    log.info("worker.starts", service=service, threads=threads, tokens_restored=restored)
+    return Poller(rt, service, SERVICES[service], threads=threads, beside=beside)
+
+
+def _leave_logging(**_: Any) -> None:
+    """Receiver of Celery's `setup_logging`: that there is one keeps Celery's hands off our logging."""
+
+
+def _begin_child(service: str) -> None:
+    """In a new child of the prefork pool: end with the parent, whatever it dies of; tell the parent's row of finished steps."""
+    if prepare := die_with_parent(signal.SIGKILL):
+        prepare()
+    parent, lanes = os.getppid(), " ".join(SERVICES[service])
+
+    def tell(**_: Any) -> None:
+        finished, PULSE.finished = PULSE.finished, 0
+        try:
+            with runtime().database.transaction() as session:
+                beat(session, service, "worker", lanes, pid=parent, steps=finished)
+        except Exception as error:
+            log.info("process.not_told", error=type(error).__name__)
+
+    signals.task_postrun.connect(tell, weak=False)
+
+
+class Sibling:
+    """The poller of a prefork worker: a process of its own, since a fork must copy neither its threads nor its connections."""
+
+    def __init__(self, service: str, threads: int) -> None:
+        self.command = [sys.executable, "-m", "worker.cli", "worker", service, "--poll-only", f"--beside={os.getpid()}"]
+        self.command += [f"--concurrency={threads}"]
+        self._stop = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="sibling", daemon=True)
+
+    def start(self) -> None:
+        """Start the process, and again whenever it ends."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have it take no more work."""
+        self._stop.set()
+        if self._process is not None:
+            self._process.terminate()
+
+    def join(self) -> None:
+        """Wait until its steps have ended."""
+        self.stop()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        """The kernel ends a child with the *thread* that started it, so this one lives as long as we do."""
+        while not self._stop.is_set():
+            self._process = subprocess.Popen(self.command, preexec_fn=die_with_parent(signal.SIGTERM))
+            if self._stop.is_set():
+                self._process.terminate()
+            code = self._process.wait()
+            if not self._stop.wait(PAUSE_SECONDS):
+                log.warning("sibling.restarted", code=code)
