@@ -12,6 +12,7 @@ from local_org.clock import Clock
 from local_org.dml import Change
 from local_org.faults import Faults
 from local_org.ids import numbered
+from local_org.jwt import Signer
 from local_org.ledger import Ledger
 from local_org.objects import standard_objects
 from local_org.store import Store
@@ -30,8 +31,9 @@ class Settings:
 
     `session_minutes` is the idle time-out; `api_limit` the calls per 24 hours; `bulk_pace_ms` how long a job
     stays in each state; `lock_wait_ms` how long a writer waits for a row; `request_seconds` the longest
-    request; `concurrent_refresh_error` whether a second, simultaneous refresh is refused;
-    `cascade_stamps` whether rows deleted or restored by cascade get a new stamp.
+    request; `refresh_ms` how long a refresh takes; `concurrent_refresh_error` whether a second, simultaneous
+    refresh is refused; `cascade_stamps` whether rows deleted or restored by cascade get a new stamp; `my_domain` the org's host
+    for clients that come through the proxy; `password_grant` whether user names and passwords are accepted.
     """
 
     rotate: bool = False
@@ -44,6 +46,9 @@ class Settings:
     cascade_stamps: bool = True
     my_domain: str = "local-org.my.salesforce.com"
     instance_url: str | None = None
+    refresh_ms: int = 0
+    password_grant: bool = True
+    security_token: str = ""
 
     def changed(self, values: dict[str, Any]) -> "Settings":
         """With these values. Raises ValueError for an unknown name."""
@@ -66,13 +71,16 @@ class Org:
         self.ledger = Ledger(folder)
         self.faults = Faults()
         self.usage = Usage(self.store)
+        self.signer = Signer(folder)
         self.organization_id = ORGANIZATION_ID
+        self.default_username = DEFAULT_USERNAME
+        self.password = DEFAULT_PASSWORD
         self.jobs = Jobs(self, {"query": bulk_query.render, "ingest": bulk_rows.process, "batch": bulk1.work})
         self.jobs.resume()
 
     @property
     def admin_id(self) -> str:
-        """The user that the default login and client credentials stand for; the first imported one where users came in."""
+        """The user that the default log-in and client credentials stand for; where users came in, the first."""
         return str(self.store.setting("admin", numbered("005", 0)))
 
     def change_settings(self, values: dict[str, Any]) -> None:
