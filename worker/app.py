@@ -4,11 +4,13 @@ The row in Postgres is the work; a message is a wake-up with an id that may be l
 early, nothing is kept in Redis, and publishing is best effort.
 """
 
+import logging
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery, Task, signals
 from kombu.entity import Queue
 
+from beat_schedule import BEAT_SCHEDULE
 from worker.pulse import PULSE
 from worker.settings import Settings
 
@@ -103,3 +105,25 @@ def make_app(settings: Settings, *, client_name: str = "sfsync", publish_only: b
     app.conf.broker_url = settings.redis_url.get_secret_value()
     app.conf.broker_transport_options = {**(PUBLISHING if publish_only else TRANSPORT), "client_name": client_name}
     return app
+
+
+def leave_logging_alone() -> None:
+    """Keep Celery's hands off our logging: it sets up its own unless somebody listens to this signal.
+
+    Its two lines for every message are left out: steps say themselves what they did, and Flower shows the messages.
+    """
+    signals.setup_logging.connect(_nothing, weak=False)
+    for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _nothing(**_: Any) -> None:
+    pass
+
+
+def run_beat(settings: Settings) -> None:
+    """Be beat until SIGTERM. Its state is in memory: an entry that runs twice, or late, does no harm."""
+    leave_logging_alone()
+    app = make_app(settings, client_name="sfsync-beat")
+    app.conf.beat_schedule = BEAT_SCHEDULE
+    app.Beat(scheduler_cls="celery.beat:Scheduler", quiet=True).run()

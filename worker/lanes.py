@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.actions import deliver
+from worker.actions.deps import DELIVER
 from worker.actions.due import due_queues
 from worker.actions.upkeep import upkeep as actions_upkeep
 from worker.errors import SyncError
@@ -23,10 +24,12 @@ from worker.tokens.renew import idle_connections, keep_alive
 
 log = get_logger(__name__)
 
-DELIVER = "actions.deliver"
 UPKEEP = "upkeep.tick"
 KEEP_ALIVE = "tokens.keep_alive"
-HOUSEWORK: Mapping[str, float] = MappingProxyType({UPKEEP: 0.0, KEEP_ALIVE: 3600.0})  # least seconds between two times
+MEND = "actions.mend"
+HOUSEWORK: Mapping[str, float] = MappingProxyType(  # of the lane `upkeep` → least seconds between two times
+    {UPKEEP: 0.0, MEND: 30.0, KEEP_ALIVE: 3600.0}
+)
 SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"actions": ("actions",), "refresh": ("refresh", "upkeep"), "backfill": ("backfill",)}
 )
@@ -45,7 +48,7 @@ def due(session: Session, lane: str, limit: int) -> list[tuple[str, int]]:
 
 
 def upkeep(rt: Runtime) -> Step:
-    """Start what the timetable asks for, mend what a dead worker left, forget old marks. Harmless to repeat; cheap when idle."""
+    """Start the refreshes whose time has come, and forget old marks. Harmless to repeat; cheap when there is nothing to do."""
     with rt.database.transaction() as session:
         if not session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": UPKEEP_LOCK}):
             return Busy()
@@ -55,8 +58,13 @@ def upkeep(rt: Runtime) -> Step:
         _forget(session)
     for run_id in runs:
         rt.wake(STEP, run_id, "refresh")
-    actions_upkeep(rt.actions)
     return Busy()  # never a reason to look again at once
+
+
+def mend(rt: Runtime) -> Step:
+    """Mend what a dead worker left of the actions. It may have to look at all that wait, so it is done seldom."""
+    actions_upkeep(rt.actions)
+    return Busy()
 
 
 def keep_tokens_alive(rt: Runtime) -> Step:
@@ -82,10 +90,11 @@ def _forget(session: Session) -> None:
 
 STEPS: Mapping[str, Callable[[Runtime, int], Step]] = MappingProxyType(
     {
-        DELIVER: lambda rt, row_id: deliver.step(rt.actions, row_id),
+        DELIVER: lambda rt, row_id: deliver.serve(rt.actions, row_id),
         STEP: lambda rt, row_id: steps.step(rt.mirrors, row_id),
         PAGE: lambda rt, row_id: steps.load_page(rt.mirrors, row_id),
         UPKEEP: lambda rt, _: upkeep(rt),
+        MEND: lambda rt, _: mend(rt),
         KEEP_ALIVE: lambda rt, _: keep_tokens_alive(rt),
     }
 )

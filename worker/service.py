@@ -1,4 +1,4 @@
-"""The worker and beat processes: Celery with a poller at its side. What `sfsync worker` and `sfsync beat` run."""
+"""A worker process: Celery with a poller at its side. What `sfsync worker` runs."""
 
 import os
 import signal
@@ -9,10 +9,9 @@ import threading
 from types import FrameType
 from typing import Any
 
-from celery import Celery, signals
+from celery import signals
 
-from beat_schedule import BEAT_SCHEDULE
-from worker.app import make_app
+from worker.app import leave_logging_alone, make_app
 from worker.lanes import SERVICES
 from worker.local_servers import die_with_parent
 from worker.log import get_logger, setup_logging
@@ -35,7 +34,7 @@ def serve(settings: Settings, service: str, concurrency: int | None) -> int:
     threads = concurrency or (PROCESSES if service == PREFORK else settings.worker_threads)
     app = make_app(settings, client_name=f"sfsync-{service}")
     poller = Sibling(service, threads) if service == PREFORK else _poller(settings, service, threads)
-    signals.setup_logging.connect(_leave_logging, weak=False)
+    leave_logging_alone()
     # worker_init comes before the first connection to the broker: without Redis a worker never gets past that.
     signals.worker_init.connect(lambda **_: poller.start(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: poller.stop(), weak=False)
@@ -75,25 +74,12 @@ def poll_only(settings: Settings, service: str, concurrency: int | None, beside:
     poller.join()
 
 
-def run_beat(settings: Settings) -> None:
-    """Be beat until SIGTERM. Its state is in memory: an entry that runs twice, or late, does no harm."""
-    setup_logging(level=settings.log_level, as_json=settings.log_json)
-    signals.setup_logging.connect(_leave_logging, weak=False)
-    app: Celery = make_app(settings, client_name="sfsync-beat")
-    app.conf.beat_schedule = BEAT_SCHEDULE
-    app.Beat(scheduler_cls="celery.beat:Scheduler", quiet=True).run()
-
-
 def _poller(settings: Settings, service: str, threads: int, beside: int | None = None) -> Poller:
     rt = Runtime(settings, application=f"sfsync-{service}")
     rt.database.check_server()
     restored = replay_spool(rt.database, rt.vault, settings)
     log.info("worker.starts", service=service, threads=threads, tokens_restored=restored)
     return Poller(rt, service, SERVICES[service], threads=threads, beside=beside)
-
-
-def _leave_logging(**_: Any) -> None:
-    """Receiver of Celery's `setup_logging`: that there is one keeps Celery's hands off our logging."""
 
 
 def _begin_child(service: str) -> None:

@@ -52,10 +52,13 @@ def worker(
 
 def beat() -> None:
     """Run the timetable until SIGTERM."""
-    from worker import service as services
+    from worker.app import run_beat
+    from worker.log import setup_logging
     from worker.settings import load_settings
 
-    services.run_beat(load_settings())
+    settings = load_settings()
+    setup_logging(level=settings.log_level, as_json=settings.log_json)
+    run_beat(settings)
 
 
 def migrate(as_json: Json = False) -> None:
