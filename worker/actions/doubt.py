@@ -1,0 +1,120 @@
+"""Which records of the org are the creates that got no answer. Pure.
+
+A create without a key that was sent and not answered may be there. It is compared with the records that our user created
+since, field by field as the org normalises values; equal actions and equal records are paired one to one. Where two
+different actions could both be a record's origin nobody can tell, and nothing is paired.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Any
+from uuid import UUID
+
+from worker.salesforce.describe import FieldDescribe, ObjectDescribe
+from worker.salesforce.ids import is_id, to_18
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A create in doubt: the values it sent, normalised (`comparable`). Its record cannot be older than `since`."""
+
+    id: UUID
+    values: Values
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record of the org that no outcome names, with the values of its fields, normalised (`comparable`)."""
+
+    id: str
+    values: Values
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """`adopted`: action → record. `unexplained`: records that are nobody's for certain."""
+
+    adopted: dict[UUID, str]
+    unexplained: tuple[str, ...]
+
+
+def pair(suspects: Sequence[Suspect], records: Sequence[Found], in_flight: Iterable[Values] = ()) -> Pairing:
+    """Pair what can only be so. A record that a create still under way could have made is left alone.
+
+    Of equal suspects the one that was sent first takes the oldest record.
+    """
+    flying = list(in_flight)
+    free = [one for one in records if not any(matches(values, one) for values in flying)]
+    adopted: dict[UUID, str] = {}
+    in_order = sorted(suspects, key=lambda one: one.since)
+    for record in sorted(free, key=lambda one: (one.created_at, one.id)):
+        fitting = [one for one in in_order if one.since <= record.created_at and matches(one.values, record)]
+        if not fitting or any(one.values != fitting[0].values for one in fitting):
+            continue
+        unpaired = next((one for one in fitting if one.id not in adopted), None)
+        if unpaired is not None:
+            adopted[unpaired.id] = record.id
+    taken = set(adopted.values())
+    return Pairing(adopted, tuple(one.id for one in records if one.id not in taken))
+
+
+def matches(sent: Values, record: Found) -> bool:
+    """Whether the record holds everything that was sent; never for an action without comparable values."""
+    return bool(sent) and all(name in record.values and record.values[name] == value for name, value in sent.items())
+
+
+def comparable(describe: ObjectDescribe, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by canonical field name, as the org would store them; without empty ones and those that cannot be compared."""
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        field = describe.field(name)
+        if field is None or value is None or isinstance(value, (dict, list)):
+            continue
+        normal = normalise(field, value)
+        if normal is not None:
+            values[field.name] = normal
+    return values
+
+
+def normalise(field: FieldDescribe, value: Any) -> Any:
+    """One value as the org keeps it: trimmed, to the field's scale, ids in 18 characters, e-mail in lower case; "" is None."""
+    text = str(value).strip()
+    if text == "":
+        return None
+    match field.type:
+        case "boolean":
+            return text.lower() in ("true", "1")
+        case "double" | "currency" | "percent" | "int" | "long":
+            return _number(field, text)
+        case "reference" | "id":
+            return to_18(text) if is_id(text) else text
+        case "email":
+            return text.lower()
+        case "datetime":
+            return _instant(text)
+        case "multipicklist":
+            return ";".join(sorted(part.strip() for part in text.split(";")))
+        case _:
+            return text.replace("\r\n", "\n")
+
+
+def _number(field: FieldDescribe, text: str) -> Any:
+    try:
+        return Decimal(text).quantize(Decimal(1).scaleb(-field.scale), rounding=ROUND_HALF_UP)
+    except InvalidOperation:
+        return text
+
+
+def _instant(text: str) -> Any:
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).replace(microsecond=0)

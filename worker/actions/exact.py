@@ -1,0 +1,38 @@
+"""JSON with exact numbers. Pure.
+
+Python's json reads 1234567890123456.78 into a float and cannot write a Decimal; amounts must pass unchanged.
+"""
+
+import json
+import re
+import secrets
+from decimal import Decimal
+from typing import Any
+
+_MARK = secrets.token_hex(16)  # unguessable: no text that comes in can pass for a number
+_MARKED = re.compile(f'"{_MARK}:([^"]*)"')
+
+
+def dumps(value: Any, *, canonical: bool = False) -> str:
+    """JSON text; Decimals as the numbers they are. `canonical`: the same text for equal values (keys sorted, 1.50 as 1.5)."""
+
+    def plain(item: Any) -> str:
+        if not isinstance(item, Decimal) or not item.is_finite():
+            raise TypeError(f"{type(item).__name__} has no place in JSON")
+        return f"{_MARK}:{_canonical(item) if canonical else format(item, 'f')}"
+
+    return _MARKED.sub(r"\1", json.dumps(value, default=plain, sort_keys=canonical, separators=(",", ":")))
+
+
+def loads(text: str | bytes) -> Any:
+    """JSON → values, numbers with a point as Decimal. ValueError for anything else than JSON, NaN included."""
+    return json.loads(text, parse_float=Decimal, parse_constant=_refuse)
+
+
+def _canonical(number: Decimal) -> str:
+    text = format(number, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")

@@ -1,0 +1,236 @@
+"""Actions at rest: lines and tickets, idempotency keys, the queues' hints, reading.
+
+Locks are always taken in this order: lines (sorted), then keys (sorted), then actions, then the queue. So no two of our
+transactions can wait for each other.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.orm import Session
+
+from worker.actions import exact
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """An action to be stored. `alone`: nothing can stand before or behind it in its line, so it needs no ticket."""
+
+    id: UUID
+    object: str
+    operation: str
+    record_id: str | None
+    external_id_field: str | None
+    external_id: str | None
+    fields: dict[str, Any]
+    idempotency_key: str | None
+    content_hash: bytes
+    order_key: str
+    alone: bool
+    priority: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is stored under an idempotency key."""
+
+    id: UUID
+    content_hash: bytes
+
+
+Line = tuple[str, str]  # object, order key
+
+# The row lock on the line is what makes tickets follow the order of commit. ORDER BY: always locked in the same order.
+TAKE_TICKETS = """
+INSERT INTO sfsync.action_lines AS l (connection_id, object, order_key, next_ticket)
+SELECT :connection, w.object, w.order_key, 1 + w.count
+  FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS w(object text, order_key text, count bigint)
+ ORDER BY w.object, w.order_key
+    ON CONFLICT (connection_id, object, order_key) DO UPDATE SET next_ticket = l.next_ticket + EXCLUDED.next_ticket - 1
+RETURNING object, order_key, next_ticket
+"""
+
+INSERT = """
+INSERT INTO sfsync.actions (id, connection_id, object, operation, record_id, external_id_field, external_id, fields,
+                            idempotency_key, content_hash, order_key, ticket, priority, state, source)
+SELECT a.id, :connection, a.object, a.operation, a.record_id, a.external_id_field, a.external_id, a.fields,
+       a.idempotency_key, decode(a.content_hash, 'hex'), a.order_key, a.ticket, a.priority, a.state, a.source
+  FROM jsonb_to_recordset(CAST(:actions AS jsonb)) AS a(
+       id uuid, object text, operation text, record_id text, external_id_field text, external_id text, fields jsonb,
+       idempotency_key text, content_hash text, order_key text, ticket bigint, priority smallint, state text, source text)
+ ORDER BY a.idempotency_key, a.ticket
+    ON CONFLICT (connection_id, idempotency_key) DO NOTHING
+RETURNING id
+"""
+
+# A statement of its own, after the lines are locked: only its snapshot sees who has finished meanwhile. Tickets only grow
+# along a line, so its first unfinished action is its head; reading one row of the index is enough, however long the line is.
+PROMOTE = """
+UPDATE sfsync.actions a SET state = 'ready', due_at = greatest(clock_timestamp(), h.quiet_until)
+  FROM (SELECT head.id, head.state, l.quiet_until
+          FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS w(object text, order_key text)
+          JOIN sfsync.action_lines l
+            ON l.connection_id = :connection AND l.object = w.object AND l.order_key = w.order_key
+         CROSS JOIN LATERAL (SELECT b.id, b.state FROM sfsync.actions b
+                              WHERE b.connection_id = :connection AND b.object = w.object AND b.order_key = w.order_key
+                                AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')
+                              ORDER BY b.ticket LIMIT 1) AS head) AS h
+ WHERE a.id = h.id AND h.state = 'waiting'
+RETURNING a.id
+"""
+
+# FOR SHARE: any number of accepts at once, but nobody can put the queue to sleep before they commit. The row is written
+# only when it sleeps or is not there.
+AWAKE = """
+SELECT id FROM sfsync.action_queues
+ WHERE connection_id = :connection AND object = :object AND next_due_at <= clock_timestamp() FOR SHARE
+"""
+AWAKEN = """
+INSERT INTO sfsync.action_queues AS q (connection_id, object, next_due_at) VALUES (:connection, :object, clock_timestamp())
+ON CONFLICT (connection_id, object) DO UPDATE SET next_due_at = least(q.next_due_at, EXCLUDED.next_due_at)
+RETURNING id
+"""
+
+COLUMNS = """a.id, a.connection_id, c.user_id, a.object, a.operation, a.record_id, a.external_id_field, a.external_id,
+       CAST(a.fields AS text) AS fields, a.idempotency_key, a.order_key, a.priority, a.state, a.source, a.attempts, a.due_at,
+       a.outcome, a.error, a.remembered_at, a.created_at, a.finished_at"""
+FROM = "FROM sfsync.actions a JOIN public.salesforce_oauth_tokens c ON c.id = a.connection_id"
+
+
+def known_keys(session: Session, connection_id: int, keys: Collection[str]) -> dict[str, Known]:
+    """What is stored under these idempotency keys."""
+    rows = session.execute(
+        text(
+            "SELECT idempotency_key, id, content_hash FROM sfsync.actions"
+            " WHERE connection_id = :connection AND idempotency_key = ANY(:keys)"
+        ),
+        {"connection": connection_id, "keys": list(keys)},
+    )
+    return {row.idempotency_key: Known(row.id, bytes(row.content_hash)) for row in rows}
+
+
+def insert(session: Session, connection_id: int, actions: Sequence[New]) -> set[UUID]:
+    """Store actions in the given order of their lines; the ids that are new. One whose key is there already is left out.
+
+    Whoever holds such a key in an open transaction is waited for.
+    """
+    tickets = _take_tickets(session, connection_id, [one for one in actions if not one.alone])
+    rows = [_row(one, tickets.get(one.id, 0)) for one in actions]
+    values = {"connection": connection_id, "actions": exact.dumps(rows)}
+    made = set(session.scalars(text(INSERT), values))
+    promote(
+        session, connection_id, {(one.object, one.order_key) for one in actions if not one.alone and one.id in made}
+    )
+    return made
+
+
+def _take_tickets(session: Session, connection_id: int, actions: Sequence[New]) -> dict[UUID, int]:
+    counts: dict[Line, int] = {}
+    for one in actions:
+        counts[one.object, one.order_key] = counts.get((one.object, one.order_key), 0) + 1
+    if not counts:
+        return {}
+    lines = [{"object": obj, "order_key": key, "count": count} for (obj, key), count in counts.items()]
+    rows = session.execute(text(TAKE_TICKETS), {"connection": connection_id, "lines": exact.dumps(lines)})
+    following = {(row.object, row.order_key): row.next_ticket - counts[row.object, row.order_key] for row in rows}
+    tickets = {}
+    for one in actions:
+        tickets[one.id] = following[one.object, one.order_key]
+        following[one.object, one.order_key] += 1
+    return tickets
+
+
+def _row(action: New, ticket: int) -> dict[str, Any]:
+    return {
+        "id": str(action.id),
+        "object": action.object,
+        "operation": action.operation,
+        "record_id": action.record_id,
+        "external_id_field": action.external_id_field,
+        "external_id": action.external_id,
+        "fields": action.fields,
+        "idempotency_key": action.idempotency_key,
+        "content_hash": action.content_hash.hex(),
+        "order_key": action.order_key,
+        "ticket": ticket,
+        "priority": action.priority,
+        "state": "ready" if action.alone else "waiting",
+        "source": action.source,
+    }
+
+
+def promote(session: Session, connection_id: int, lines: Collection[Line]) -> int:
+    """Make the first unfinished action of each line ready; how many became so. The caller holds the lines' locks."""
+    if not lines:
+        return 0
+    values = {"connection": connection_id, "lines": _lines(lines)}
+    return len(session.execute(text(PROMOTE), values).all())
+
+
+def lock_lines(session: Session, connection_id: int, lines: Collection[Line]) -> None:
+    """Lock the lines that exist, in the order that everybody keeps."""
+    session.execute(
+        text(
+            """
+            SELECT 1 FROM sfsync.action_lines l
+              JOIN jsonb_to_recordset(CAST(:lines AS jsonb)) AS w(object text, order_key text)
+                ON l.object = w.object AND l.order_key = w.order_key
+             WHERE l.connection_id = :connection ORDER BY l.object, l.order_key FOR UPDATE OF l
+            """
+        ),
+        {"connection": connection_id, "lines": _lines(lines)},
+    )
+
+
+def _lines(lines: Collection[Line]) -> str:
+    return exact.dumps([{"object": obj, "order_key": key} for obj, key in sorted(lines)])
+
+
+def awaken(session: Session, connection_id: int, object_name: str) -> int:
+    """Say that a queue has work; its id. The last statement of its transaction."""
+    values = {"connection": connection_id, "object": object_name}
+    found = session.scalar(text(AWAKE), values)
+    return int(found if found is not None else session.scalar(text(AWAKEN), values))
+
+
+def read(session: Session, action_id: UUID) -> dict[str, Any] | None:
+    """One action as callers see it, with its `user_id`; None when there is none."""
+    row = session.execute(text(f"SELECT {COLUMNS} {FROM} WHERE a.id = :id"), {"id": action_id}).mappings().first()
+    return None if row is None else _shown(row)
+
+
+def find(
+    session: Session,
+    *,
+    user_ids: Collection[str] | None = None,
+    states: Collection[str] = (),
+    before: datetime | None = None,
+    limit: int = 100,
+) -> list[dict[str, Any]]:
+    """Actions, newest first, of these users (None: of all), in these states (none given: in any), accepted before a time."""
+    conditions = ["true"]
+    conditions += ["c.user_id = ANY(:users)"] if user_ids is not None else []
+    conditions += ["a.state = ANY(:states)"] if states else []
+    conditions += ["a.created_at < :before"] if before else []
+    query = f"SELECT {COLUMNS} {FROM} WHERE {' AND '.join(conditions)} ORDER BY a.created_at DESC, a.id LIMIT :limit"
+    values = {"users": list(user_ids or ()), "states": list(states), "before": before, "limit": limit}
+    return [_shown(row) for row in session.execute(text(query), values).mappings()]
+
+
+def settled(session: Session, ids: Collection[UUID]) -> set[UUID]:
+    """Those of `ids` with which nothing more happens by itself."""
+    query = (
+        "SELECT id FROM sfsync.actions WHERE id = ANY(:ids) AND state IN ('delivered', 'rejected', 'cancelled', 'held')"
+    )
+    return set(session.scalars(text(query), {"ids": list(ids)}))
+
+
+def _shown(row: RowMapping) -> dict[str, Any]:
+    shown = dict(row)
+    shown["fields"] = exact.loads(shown["fields"])
+    return shown

@@ -1,0 +1,54 @@
+"""Upkeep of the actions: mends what a crash may leave behind, hints that were lost and lines whose head nobody made ready."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from worker.actions import store
+from worker.actions.deps import DELIVER, ActionDeps
+
+LINES_AT_ONCE = 1_000
+
+# A sleeping queue that has work after all: reading one row of an index each, and there are few queues.
+FORGOTTEN = """
+UPDATE sfsync.action_queues q SET next_due_at = clock_timestamp()
+ WHERE q.next_due_at IS NULL
+   AND (EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.connection_id = q.connection_id AND a.object = q.object
+                   AND a.state = 'ready')
+     OR EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.connection_id = q.connection_id AND a.object = q.object
+                   AND a.state IN ('sending', 'in_doubt'))
+     OR EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.connection_id = q.connection_id AND a.object = q.object
+                   AND a.state = 'delivered' AND a.remembered_at IS NULL))
+RETURNING q.id
+"""
+
+HEADLESS = """
+SELECT a.connection_id, a.object, a.order_key FROM sfsync.actions a
+ WHERE a.state = 'waiting'
+   AND NOT EXISTS (SELECT 1 FROM sfsync.actions b
+                    WHERE b.connection_id = a.connection_id AND b.object = a.object AND b.order_key = a.order_key
+                      AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt') AND b.ticket < a.ticket)
+ LIMIT :limit
+"""
+
+
+def upkeep(deps: ActionDeps) -> None:
+    """Mend, and wake the queues that have work because of it. Harmless to repeat; cheap when there is nothing to mend."""
+    with deps.database.transaction() as session:
+        queues = sorted({*session.scalars(text(FORGOTTEN)), *_mend_lines(session, LINES_AT_ONCE)})
+    for queue_id in queues:
+        deps.wake(DELIVER, queue_id)
+
+
+def _mend_lines(session: Session, limit: int) -> list[int]:
+    rows: Sequence[tuple[int, str, str]] = [
+        (row.connection_id, row.object, row.order_key) for row in session.execute(text(HEADLESS), {"limit": limit})
+    ]
+    queues = []
+    for connection_id in sorted({row[0] for row in rows}):
+        lines = {(row[1], row[2]) for row in rows if row[0] == connection_id}
+        store.lock_lines(session, connection_id, lines)
+        if store.promote(session, connection_id, lines):
+            queues += [store.awaken(session, connection_id, one) for one in sorted({line[0] for line in lines})]
+    return queues
