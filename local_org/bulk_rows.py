@@ -7,7 +7,7 @@ with the first row that has no outcome, and no row is written twice.
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,11 @@ from local_org import deletion, dml
 from local_org.bulk_jobs import Control, Job, JobFailedError
 from local_org.bulk_upload import UPLOAD, Upload
 from local_org.catalogue import ObjectType
-from local_org.errors import ApiError
+from local_org.collections import as_row_error
+from local_org.dml import Change
+from local_org.errors import ApiError, not_found
 from local_org.ids import to_18
+from local_org.schema import quoted
 
 if TYPE_CHECKING:
     from local_org.org import Org
@@ -100,12 +103,12 @@ def _column(item: ObjectType, name: str) -> InputColumn:
     """A field's name, or Relationship.Key, or Object:Relationship.Key for polymorphic references."""
     relationship, dot, key = name.rpartition(":")[2].partition(".")
     if not dot:
-        field = item.field(name)
-        if field is None:
+        found = item.field(name)
+        if found is None:
             raise JobFailedError(f"InvalidBatch : Field name not found : {name}")
-        return InputColumn(field.name)
-    found = (f.relationship_name for f in item.fields.values() if f.relationship_name)
-    parent = next((n for n in found if n.lower() == relationship.lower()), None)
+        return InputColumn(found.name)
+    names = (f.relationship_name for f in item.fields.values() if f.relationship_name)
+    parent = next((n for n in names if n.lower() == relationship.lower()), None)
     if parent is None:
         raise JobFailedError(f"InvalidBatch : Field name not found : {name}")
     return InputColumn(key, parent)
@@ -130,7 +133,7 @@ def _values(columns: list[InputColumn], line: list[str]) -> Values:
 
 def _carry_out(org: "Org", job: Job, item: ObjectType, rows: list[Values]) -> Job:
     with org.store.write() as conn:
-        change = dml.Change(
+        change = Change(
             org.store,
             conn,
             job.user,
@@ -138,9 +141,8 @@ def _carry_out(org: "Org", job: Job, item: ObjectType, rows: list[Values]) -> Jo
             org.access.catalogue(job.user),
             cascade_stamps=org.settings.cascade_stamps,
         )
-        one = _OPERATIONS[job.operation]
-        seen: set[str] = set()
-        outcomes = [_outcome(change, job, item, row, one, seen) for row in rows]
+        chunk = _Chunk(change, job, item, org.access.row_filter(job.user, item.name, "t"))
+        outcomes = [chunk.outcome(row) for row in rows]
         conn.executemany(
             "INSERT INTO _bulk_rows VALUES (?, ?, ?, ?, ?)",
             [(job.id, job.processed + n, o.record, o.created, o.error) for n, o in enumerate(outcomes)],
@@ -151,42 +153,58 @@ def _carry_out(org: "Org", job: Job, item: ObjectType, rows: list[Values]) -> Jo
     return job
 
 
-Operation = Callable[["dml.Change", Job, ObjectType, Values], Outcome]
+Operation = Callable[[Change, Job, ObjectType, Values], Outcome]
 
 
-def _outcome(change: "dml.Change", job: Job, item: ObjectType, row: Values, one: Operation, seen: set[str]) -> Outcome:
-    record = row.get("Id") if job.operation != "upsert" else None
-    if record is not None and str(record)[:15] in seen:
-        return _failure(str(record), ApiError(400, "DUPLICATE_VALUE", "duplicate id in list"))
-    seen.add(str(record)[:15])
-    try:
-        with dml.savepoint(change):
-            return one(change, job, item, row)
-    except ApiError as error:
-        return _failure(record, error)
+@dataclass(slots=True)
+class _Chunk:
+    """Rows of one transaction. `hidden` is the condition that sharing puts on rows, "" for none."""
+
+    change: Change
+    job: Job
+    item: ObjectType
+    hidden: str
+    seen: set[str] = field(default_factory=set)
+
+    def outcome(self, row: Values) -> Outcome:
+        """Carry out one row; what it did is undone if it fails."""
+        record = row.get("Id") if self.job.operation != "upsert" else None
+        try:
+            with dml.savepoint(self.change):
+                self._check_id(row, record)
+                return _OPERATIONS[self.job.operation](self.change, self.job, self.item, row)
+        except ApiError as error:
+            return Outcome(record, 0, json.dumps(as_row_error(error).row_error()))
+
+    def _check_id(self, row: Values, record: str | None) -> None:
+        """No record twice; one that sharing hides from the user is as unknown as one that never was."""
+        if record is not None:
+            if record[:15] in self.seen:
+                raise ApiError(400, "DUPLICATE_VALUE", "duplicate id in list")
+            self.seen.add(record[:15])
+        if self.hidden and row.get("Id"):
+            sql = f'SELECT 1 FROM {quoted(self.item.name)} AS t WHERE t."Id" = ? AND {self.hidden}'
+            if self.change.conn.execute(sql, (to_18(row["Id"]),)).fetchone() is None:
+                raise not_found()
 
 
-def _failure(record: str | None, error: ApiError) -> Outcome:
-    return Outcome(record, 0, json.dumps(error.row_error()))
-
-
-def _insert(change: "dml.Change", _job: Job, item: ObjectType, row: Values) -> Outcome:
+def _insert(change: Change, _job: Job, item: ObjectType, row: Values) -> Outcome:
     return Outcome(dml.insert(change, item, row), 1)
 
 
-def _update(change: "dml.Change", _job: Job, item: ObjectType, row: Values) -> Outcome:
+def _update(change: Change, _job: Job, item: ObjectType, row: Values) -> Outcome:
     record, values = _split_id(row, "update")
     dml.update(change, item, record, values)
     return Outcome(record, 0)
 
 
-def _delete(change: "dml.Change", _job: Job, item: ObjectType, row: Values) -> Outcome:
+def _delete(change: Change, _job: Job, item: ObjectType, row: Values) -> Outcome:
     record, _ = _split_id(row, "delete")
     deletion.delete(change, item, record)
     return Outcome(record, 0)
 
 
-def _hard_delete(change: "dml.Change", _job: Job, item: ObjectType, row: Values) -> Outcome:
+def _hard_delete(change: Change, _job: Job, item: ObjectType, row: Values) -> Outcome:
     record, _ = _split_id(row, "delete")
     deletion.purge(change, item, str(dml.living(change, item, record)["Id"]))
     return Outcome(record, 0)
@@ -199,7 +217,7 @@ def _split_id(row: Values, call: str) -> tuple[str, Values]:
     return to_18(str(record)) or str(record), {key: value for key, value in row.items() if key != "Id"}
 
 
-def _upsert(change: "dml.Change", job: Job, item: ObjectType, row: Values) -> Outcome:
+def _upsert(change: Change, job: Job, item: ObjectType, row: Values) -> Outcome:
     key = item.field(job.external_id_field or "Id")
     if key is None:
         raise JobFailedError(f"InvalidBatch : Field name not found : {job.external_id_field}")

@@ -1,0 +1,203 @@
+"""Whatever was written through any API reads back the same through every API that reads."""
+
+import csv
+import io
+import json
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from local_org import bulk1, bulk_ingest, bulk_query, collections, query, replication, rows
+from local_org.clock import Clock
+from local_org.context import Context
+from local_org.ids import numbered
+from local_org.org import Org
+from local_org.values import datetime_text, dumps
+
+START_MS = 1_795_348_800_000
+MINUTE = 60_000
+USER = numbered("005", 1)
+FIELDS = ("Name", "Phone", "AnnualRevenue", "NumberOfEmployees", "Industry")
+
+words = st.text("ab,\"'\n;üß日 x", min_size=1, max_size=8).map(lambda t: f"x{t}x")
+values = st.fixed_dictionaries(
+    {},
+    optional={
+        "Phone": st.one_of(st.none(), words),
+        "AnnualRevenue": st.one_of(st.none(), st.integers(-(10**9), 10**9).map(float)),
+        "NumberOfEmployees": st.one_of(st.none(), st.integers(0, 99_999_999)),
+        "Industry": st.one_of(st.none(), st.sampled_from(["Energy", "Banking"])),
+    },
+)
+named = st.builds(lambda name, more: {"Name": name, **more}, words, values)
+steps = st.one_of(
+    st.tuples(st.sampled_from(["rest", "collections", "bulk2", "bulk1"]), st.just("create"), named),
+    st.tuples(st.sampled_from(["rest", "collections", "bulk2", "bulk1"]), st.just("update"), values),
+    st.tuples(st.sampled_from(["rest", "collections", "bulk2"]), st.just("upsert"), named),
+    st.tuples(st.sampled_from(["rest", "collections", "bulk2", "bulk1"]), st.just("delete"), st.just({})),
+)
+
+
+@dataclass
+class Scene:
+    """The org, and what it should hold: id -> values (None: deleted)."""
+
+    org: Org
+    living: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+
+    def context(self, method: str = "GET", body: Any = None, **more: Any) -> Context:
+        headers = {"content-type": "application/json"} | more.pop("headers", {})
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        catalogue = self.org.access.catalogue(USER)
+        return Context(
+            self.org, self.org.store, catalogue, "68.0", USER, method, "", more.pop("query", {}), headers, data
+        )
+
+    def finished(self, read: Any) -> dict[str, Any]:
+        deadline = time.monotonic() + 30
+        while (job := read())["state"] not in ("JobComplete", "Failed", "Completed"):
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.002)
+        return job
+
+    # -- the four ways to write
+
+    def write(self, way: str, verb: str, record: dict[str, Any]) -> None:
+        target = min(self.living, default=None)
+        if verb in ("update", "delete") and target is None:
+            return
+        done = getattr(self, f"_{way}")(verb, target, record)
+        if verb == "delete":
+            self.gone.append(str(target))
+            del self.living[str(target)]
+        elif verb == "update":
+            self.living[str(target)] |= record
+        elif verb == "upsert" and done in self.living:
+            self.living[done] |= record
+        else:
+            self.living[done] = dict.fromkeys(FIELDS) | record
+
+    def _rest(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        if verb == "create":
+            return str(rows.create(self.context("POST", record), "Account").body["id"])
+        if verb == "update":
+            rows.change_row(self.context("PATCH", record), "Account", target)
+            return target
+        if verb == "upsert":
+            answer = rows.upsert_by_key(self.context("PATCH", record), "Account", "External_Key__c", "k")
+            return str(answer.body["id"])
+        rows.remove(self.context("DELETE"), "Account", target)
+        return target
+
+    def _collections(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        if verb == "delete":
+            done = collections.delete(self.context("DELETE", query={"ids": target}))
+        else:
+            more = {"update": {"id": target}, "upsert": {"External_Key__c": "k"}}.get(verb, {})
+            body = {"records": [{"attributes": {"type": "Account"}, **more, **record}]}
+            match verb:
+                case "create":
+                    done = collections.create(self.context("POST", body))
+                case "update":
+                    done = collections.update(self.context("PATCH", body))
+                case _:
+                    done = collections.upsert(self.context("PATCH", body), "Account", "External_Key__c")
+        assert done[0]["success"], done
+        return str(done[0]["id"])
+
+    def _bulk2(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        key = {"update": {"Id": target}, "delete": {"Id": target}, "upsert": {"External_Key__c": "k"}}.get(verb, {})
+        row = key | record
+        operation = {"create": "insert"}.get(verb, verb)
+        extra = {"externalIdFieldName": "External_Key__c"} if verb == "upsert" else {}
+        job = bulk_ingest.create(self.context("POST", {"operation": operation, "object": "Account", **extra}))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([list(row), ["#N/A" if value is None else value for value in row.values()]])
+        bulk_ingest.upload(
+            self.context("PUT", text.getvalue().encode(), headers={"content-type": "text/csv"}), job["id"]
+        )
+        bulk_ingest.change(self.context("PATCH", {"state": "UploadComplete"}), job["id"])
+        done = self.finished(lambda: bulk_ingest.get(self.context(), job["id"]))
+        assert (done["state"], done["numberRecordsFailed"]) == ("JobComplete", 0), done
+        return self._outcome(job["id"])
+
+    def _bulk1(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        operation = {"create": "insert"}.get(verb, verb)
+        row = record if verb == "create" else {"Id": target, **record}
+        info = {"operation": operation, "object": "Account", "contentType": "JSON"}
+        job = json.loads(bulk1.handle(self.context("POST", info), "job").body)
+        path = f"job/{job['id']}/batch"
+        batch = json.loads(bulk1.handle(self.context("POST", [row]), path).body)
+        path += f"/{batch['id']}"
+        done = self.finished(lambda: json.loads(bulk1.handle(self.context(), path).body))
+        assert done["numberRecordsFailed"] == 0, bulk1.handle(self.context(), f"{path}/result").body
+        return self._outcome(batch["id"])
+
+    def _outcome(self, job_id: str) -> str:
+        with self.org.store.read() as conn:
+            row = conn.execute("SELECT record FROM _bulk_rows WHERE job = ?", (job_id,)).fetchone()
+        return str(row[0])
+
+    # -- the ways to read
+
+    def by_query(self, *, all_rows: bool) -> dict[str, dict[str, Any]]:
+        soql = f"SELECT Id, IsDeleted, {', '.join(FIELDS)} FROM Account"
+        found = json.loads(dumps(query.query(self.context(), soql, all_rows=all_rows)))
+        return {r["Id"]: {name: r[name] for name in FIELDS} for r in found["records"]}
+
+    def by_rows(self) -> dict[str, dict[str, Any]]:
+        found = (json.loads(dumps(rows.get(self.context(), "Account", key).body)) for key in self.living)
+        return {r["Id"]: {name: r[name] for name in FIELDS} for r in found}
+
+    def by_bulk(self) -> dict[str, list[str]]:
+        soql = f"SELECT Id, {', '.join(FIELDS)} FROM Account"
+        job = bulk_query.create(self.context("POST", {"operation": "query", "query": soql}))
+        self.finished(lambda: bulk_query.get(self.context(), job["id"]))
+        text = (self.org.jobs.folder(job["id"]) / "rows.csv").read_text()
+        return {line[0]: line[1:] for line in list(csv.reader(io.StringIO(text)))[1:]}
+
+    def in_window(self) -> tuple[set[str], set[str]]:
+        texts = {
+            "start": datetime_text(START_MS - MINUTE),
+            "end": datetime_text(self.org.store.clock.now_ms() + MINUTE),
+        }
+        updated = replication.updated(self.context(query=texts), "Account")["ids"]
+        deleted = replication.deleted(self.context(query=texts), "Account")["deletedRecords"]
+        return set(updated), {record["id"] for record in deleted}
+
+
+def csv_text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+@settings(max_examples=25, deadline=None)
+@given(history=st.lists(steps, max_size=10))
+def test_whatever_was_written_reads_back_the_same_everywhere(history) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        org = Org(Path(folder), Clock(frozen_ms=START_MS))
+        try:
+            _play(Scene(org), history)
+        finally:
+            org.close()
+
+
+def _play(scene: Scene, history: list[Any]) -> None:
+    with scene.org.store.write() as conn:
+        conn.execute('INSERT INTO "User" ("Id", "IsActive") VALUES (?, 1)', (USER,))
+    for way, verb, record in history:
+        scene.org.store.clock.advance(1000)
+        scene.write(way, verb, record)
+    assert scene.by_query(all_rows=False) == scene.living
+    assert scene.by_query(all_rows=True).keys() == {*scene.living, *scene.gone}
+    assert scene.by_rows() == scene.living
+    expected = {key: [csv_text(row[name]) for name in FIELDS] for key, row in scene.living.items()}
+    assert scene.by_bulk() == expected
+    assert scene.in_window() == (set(scene.living), set(scene.gone))
