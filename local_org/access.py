@@ -54,5 +54,5 @@ class Access:
         """An SQL condition on the row called `alias`, or "" if the user sees every row."""
         if user_id not in self._rows:
             return ""
-        hidden = f"SELECT id FROM _hidden_rows WHERE user_id = '{user_id}'"  # noqa: S608 - a checked id
+        hidden = f"SELECT id FROM _hidden_rows WHERE user_id = '{user_id}'"
         return f'{alias}."Id" NOT IN ({hidden})'

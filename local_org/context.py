@@ -1,7 +1,8 @@
 """What a handler of the data API gets and gives: one call, and one answer."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from local_org.bulk_results import FileSlices
 from local_org.catalogue import Catalogue, ObjectType
+from local_org.dml import Change, savepoint
 from local_org.errors import not_found, unreadable_json
 from local_org.store import Store
 
@@ -27,7 +30,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-Result = dict[str, Any] | list[Any] | Answer | Response | None
+Result = dict[str, Any] | list[Any] | Answer | Response | FileSlices | None
 
 
 @dataclass(slots=True)
@@ -35,7 +38,8 @@ class Context:
     """One authenticated call, from the wire or from inside a Composite request (then without `request`).
 
     `version` is the path's, such as "68.0"; `headers` have lower-case names; `query` has the last value of
-    each parameter; `upload` is the file that holds the body of calls that send data.
+    each parameter; `host_url` is the org's address as the caller reached it; `upload` is the file that holds
+    the body of calls that send data; `change` is set inside a transaction of several calls.
     """
 
     org: "Org"
@@ -48,9 +52,26 @@ class Context:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes = b""
+    host_url: str = ""
     session: "Session | None" = None
     request: Request | None = None
     upload: Path | None = None
+    change: Change | None = None
+
+    @contextmanager
+    def writing(self) -> Iterator[Change]:
+        """The frame of a write: a transaction of its own, or a part of the one that this call belongs to."""
+        if self.change is not None:
+            with savepoint(self.change):
+                yield self.change
+            return
+        options = {"allow_duplicates": "allowsave=true" in self.header("sforce-duplicate-rule-header")}
+        with self.store.write() as conn:
+            yield self.org.change(conn, self.user, **options)
+
+    def header(self, name: str) -> str:
+        """A header's value in lower case without blanks, "" if it is absent."""
+        return self.headers.get(name, "").lower().replace(" ", "")
 
     def json(self) -> Any:
         """The body. Raises ApiError JSON_PARSER_ERROR."""

@@ -1,0 +1,309 @@
+"""sObject Rows: one record per call. Source: REST API Developer Guide, "sObject Rows", "… by External ID"."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from local_org import deletion, dml
+from local_org.catalogue import COMPOUND_TYPES, ChildRelationship, Field, ObjectType
+from local_org.context import Answer, Context, Result
+from local_org.errors import ApiError, deleted, not_found, unknown_field
+from local_org.ids import to_18
+from local_org.metadata import http_date, unmodified
+from local_org.query import query
+from local_org.records import compound_json
+from local_org.rules import find_by_key
+from local_org.schema import column_sql, quoted
+from local_org.values import from_json, to_json
+
+UPSERT_ANSWERS_200_SINCE = 46.0
+Record = dict[str, Any]
+
+
+# -- reading
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A row that exists and that the user may see. `stamp_ms` is 0 for objects without SystemModstamp."""
+
+    record: Record
+    stamp_ms: int
+    deleted: bool
+
+
+def chosen_fields(item: ObjectType, names: Sequence[str]) -> list[Field]:
+    """The fields of these names, every field for none. Raises ApiError INVALID_FIELD."""
+    asked = [name for name in names if name]
+    if not asked:
+        return list(item.fields.values())
+    chosen = []
+    for name in asked:
+        found = item.field(name.strip())
+        if found is None:
+            raise unknown_field(name.strip(), item.name)
+        chosen.append(found)
+    return chosen
+
+
+def fetch(ctx: Context, item: ObjectType, ids: Sequence[str], fields: Sequence[Field]) -> dict[str, Found]:
+    """The rows with these ids (18 characters), by id."""
+    whole = ctx.store.catalogue.object(item.name) or item
+    columns = _columns(item, fields)
+    selected = [f't."{name}"' if whole.field(name) else "0" for name in ("Id", "SystemModstamp", "IsDeleted")]
+    selected += [column_sql(ctx.store.catalogue, whole, f, "t") for f in columns]
+    hidden = ctx.row_filter(item.name, "t")
+    sql = (
+        f"SELECT {', '.join(selected)} FROM {quoted(item.name)} t "
+        f'WHERE t."Id" IN ({", ".join("?" * len(ids))}){" AND " + hidden if hidden else ""}'
+    )
+    with ctx.store.read() as conn:
+        rows = conn.execute(sql, tuple(ids)).fetchall()
+    names = [f.name for f in columns]
+    return {
+        row[0]: Found(
+            render(ctx, item, fields, row[0], dict(zip(names, row[3:], strict=True))), row[1] or 0, bool(row[2])
+        )
+        for row in rows
+    }
+
+
+def _columns(item: ObjectType, fields: Sequence[Field]) -> list[Field]:
+    parts = (item.parts_of(f.name) if f.type in COMPOUND_TYPES else (f,) for f in fields)
+    return list(dict.fromkeys(part for group in parts for part in group))
+
+
+def render(ctx: Context, item: ObjectType, fields: Sequence[Field], record_id: str, row: Mapping[str, Any]) -> Record:
+    """A record with its attributes; compound fields are put together."""
+    url = ctx.url(f"sobjects/{item.name}/{record_id}")
+    record: Record = {"attributes": {"type": item.name, "url": url}}
+    for field in fields:
+        if field.type in COMPOUND_TYPES:
+            parts = {part: row[part.name] for part in item.parts_of(field.name)}
+            record[field.name] = compound_json(field, parts)
+        else:
+            record[field.name] = to_json(field, row[field.name])
+    return record
+
+
+def get(ctx: Context, object_name: str, record_id: str) -> Answer:
+    """GET sobjects/{object}/{id}?fields=."""
+    item = ctx.object(object_name)
+    return one(ctx, item, path_id(item, record_id))
+
+
+def path_id(item: ObjectType, record_id: str) -> str:
+    """The 18-character id of a path. Raises ApiError NOT_FOUND, as the platform does for any other text."""
+    id18 = to_18(record_id)
+    if id18 is None or not id18.startswith(item.key_prefix):
+        raise not_found(f"Provided external ID field does not exist or is not accessible: {record_id}")
+    return id18
+
+
+def one(ctx: Context, item: ObjectType, id18: str) -> Answer:
+    """A record, 304 if the caller's copy is still right. Raises ApiError 404, 412."""
+    fields = chosen_fields(item, ctx.query.get("fields", "").split(","))
+    found = fetch(ctx, item, [id18], fields).get(id18)
+    if found is None:
+        raise not_found()
+    if found.deleted:
+        raise deleted()
+    check_unmodified(ctx, found.stamp_ms)
+    headers = {"Last-Modified": http_date(found.stamp_ms)} if found.stamp_ms else {}
+    if item.name == "Account":
+        headers["ETag"] = etag(found)
+    if unmodified(ctx, found.stamp_ms) or ctx.headers.get("if-none-match") in ("*", etag(found)):
+        return Answer(304, None, headers)
+    return Answer(200, found.record, headers)
+
+
+def etag(found: Found) -> str:
+    return f'"{found.stamp_ms:x}"'
+
+
+def check_unmodified(ctx: Context, stamp_ms: int) -> None:
+    """Raises ApiError 412 if the row changed after If-Unmodified-Since, 400 for an unreadable date."""
+    since = ctx.headers.get("if-unmodified-since")
+    if since is None:
+        return
+    try:
+        limit = int(parsedate_to_datetime(since).timestamp())
+    except ValueError:
+        raise ApiError(400, "INVALID_HEADER", f"Invalid value for If-Unmodified-Since: {since}") from None
+    if stamp_ms // 1000 > limit:
+        raise _precondition_failed()
+
+
+def _precondition_failed() -> ApiError:
+    text = "Precondition specified in one or more headers did not match current state"
+    return ApiError(412, "PRECONDITION_FAILED", text)
+
+
+def _check_preconditions(ctx: Context, item: ObjectType, id18: str) -> None:
+    """If-Match (Account only) and If-Unmodified-Since, before a write."""
+    match = ctx.headers.get("if-match")
+    if match is None and "if-unmodified-since" not in ctx.headers:
+        return
+    found = fetch(ctx, item, [id18], [item.fields["id"]]).get(id18)
+    if found is None:
+        return
+    check_unmodified(ctx, found.stamp_ms)
+    if match not in (None, "*", etag(found)) and item.name == "Account":
+        raise _precondition_failed()
+
+
+# -- writing
+
+
+def create(ctx: Context, object_name: str) -> Answer:
+    """POST sobjects/{object}."""
+    item = ctx.object(object_name)
+    body = _body(ctx, item)
+    with ctx.writing() as change:
+        record_id = dml.insert(change, item, body)
+    return _created(ctx, item, record_id, {"id": record_id, "success": True, "errors": []})
+
+
+def _created(ctx: Context, item: ObjectType, record_id: str, body: Record) -> Answer:
+    return Answer(201, body, {"Location": ctx.url(f"sobjects/{item.name}/{record_id}")})
+
+
+def _body(ctx: Context, item: ObjectType) -> Record:
+    body = ctx.json_object()
+    named = (body.get("attributes") or {}).get("type", item.name)
+    if str(named).lower() != item.name.lower():
+        text = f"SObject type in attributes, {named}, does not match the type in the URL, {item.name}"
+        raise ApiError(400, "INVALID_FIELD", text)
+    return body
+
+
+def change_row(ctx: Context, object_name: str, record_id: str) -> Answer:
+    """PATCH sobjects/{object}/{id}."""
+    item = ctx.object(object_name)
+    body = _body(ctx, item)
+    visible(ctx, item, record_id)
+    _check_preconditions(ctx, item, to_18(record_id) or record_id)
+    with ctx.writing() as change:
+        dml.update(change, item, record_id, body)
+    return Answer(204)
+
+
+def visible(ctx: Context, item: ObjectType, record_id: str) -> None:
+    """Raises ApiError NOT_FOUND if the row is hidden from the user."""
+    hidden = ctx.row_filter(item.name, "t")
+    id18 = to_18(record_id)
+    if not hidden or id18 is None:
+        return
+    with ctx.store.read() as conn:
+        sql = f'SELECT 1 FROM {quoted(item.name)} t WHERE t."Id" = ? AND {hidden}'
+        if conn.execute(sql, (id18,)).fetchone() is None:
+            raise not_found()
+
+
+def remove(ctx: Context, object_name: str, record_id: str) -> Answer:
+    """DELETE sobjects/{object}/{id}."""
+    item = ctx.object(object_name)
+    visible(ctx, item, record_id)
+    with ctx.writing() as change:
+        deletion.delete(change, item, record_id)
+    return Answer(204)
+
+
+# -- by external id, or by relationship: sobjects/{object}/{x}/{y}
+
+
+def key_field(item: ObjectType, name: str) -> Field:
+    """A field that upserts may match on. Raises ApiError NOT_FOUND."""
+    field = item.field(name)
+    if field is None or not (field.external_id or field.id_lookup):
+        raise not_found(f"Provided external ID field does not exist or is not accessible: {name}")
+    return field
+
+
+def _matches(ctx: Context, item: ObjectType, key: Field, value: str) -> list[str]:
+    with ctx.store.read() as conn:
+        return find_by_key(conn, item, key, from_json(key, value))
+
+
+def _only_match(ctx: Context, item: ObjectType, key: Field, value: str) -> str | Answer:
+    """The row with this key; the answer 300 for several. Raises ApiError NOT_FOUND."""
+    found = _matches(ctx, item, key, value)
+    if not found:
+        raise not_found()
+    return found[0] if len(found) == 1 else _choices(ctx, item, found)
+
+
+def _choices(ctx: Context, item: ObjectType, ids: Sequence[str]) -> Answer:
+    return Answer(300, [ctx.url(f"sobjects/{item.name}/{record_id}") for record_id in ids])
+
+
+def get_by_key(ctx: Context, object_name: str, key_name: str, value: str) -> Result:
+    """GET sobjects/{object}/{field}/{value}, or sobjects/{object}/{id}/{relationship}."""
+    item = ctx.object(object_name)
+    if item.field(key_name) is None and to_18(key_name) is not None:
+        return related(ctx, item, path_id(item, key_name), value)
+    found = _only_match(ctx, item, key_field(item, key_name), value)
+    return found if isinstance(found, Answer) else one(ctx, item, found)
+
+
+def related(ctx: Context, item: ObjectType, id18: str, name: str) -> Result:
+    """The parent row, or the first page of the children, that a relationship leads to."""
+    for field in item.fields.values():
+        if field.reference_to and (field.relationship_name or "").lower() == name.lower():
+            return _parent(ctx, item, id18, field)
+    for child in ctx.catalogue.children(item.name):
+        if (child.name or "").lower() == name.lower():
+            return _children(ctx, child, id18)
+    raise not_found()
+
+
+def _children(ctx: Context, child: ChildRelationship, id18: str) -> Result:
+    item = ctx.object(child.child_object)
+    names = ", ".join(field.name for field in chosen_fields(item, ctx.query.get("fields", "").split(",")))
+    return query(ctx, f"SELECT {names} FROM {item.name} WHERE {child.field} = '{id18}'", all_rows=False)
+
+
+def _parent(ctx: Context, item: ObjectType, id18: str, field: Field) -> Answer:
+    found = fetch(ctx, item, [id18], [field]).get(id18)
+    if found is None or found.record[field.name] is None:
+        raise not_found()
+    parent_id = found.record[field.name]
+    target = ctx.catalogue.of_id(parent_id)
+    if target is None:
+        raise not_found()
+    return one(ctx, target, parent_id)
+
+
+def upsert_by_key(ctx: Context, object_name: str, key_name: str, value: str) -> Answer:
+    """PATCH sobjects/{object}/{field}/{value}: 201 created, 200 updated (204 before v46), 300 several."""
+    item = ctx.object(object_name)
+    key = key_field(item, key_name)
+    body = _body(ctx, item)
+    if any(name.lower() == key.name.lower() for name in body):
+        text = f"The {key.name} field should not be specified in the sobject data."
+        raise ApiError(400, "INVALID_FIELD", text, [key.name])
+    with ctx.writing() as change:
+        matches = dml.matching(change, item, key, value)
+        if len(matches) > 1:
+            return _choices(ctx, item, matches)
+        if not matches and ctx.query.get("updateOnly", "").lower() == "true":
+            raise not_found()
+        record_id, created = dml.upsert(change, item, key, value, body)
+    answer = {"id": record_id, "success": True, "errors": [], "created": created}
+    if created:
+        return _created(ctx, item, record_id, answer)
+    return Answer(200, answer) if float(ctx.version) >= UPSERT_ANSWERS_200_SINCE else Answer(204)
+
+
+def remove_by_key(ctx: Context, object_name: str, key_name: str, value: str) -> Answer:
+    """DELETE sobjects/{object}/{field}/{value}."""
+    item = ctx.object(object_name)
+    found = _only_match(ctx, item, key_field(item, key_name), value)
+    return found if isinstance(found, Answer) else remove(ctx, item.name, found)
+
+
+def create_by_id_path(ctx: Context, object_name: str) -> Answer:
+    """POST sobjects/{object}/Id: an upsert without a key inserts."""
+    answer = create(ctx, object_name)
+    return Answer(201, {**answer.body, "created": True}, answer.headers)
