@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from models.mirror import Run, RunPage
 from worker.log import get_logger
-from worker.mirror import store
+from worker.mirror import suspects, tables
 from worker.mirror.cursor import next_look
 from worker.mirror.pages import free_pages, load_page
 from worker.mirror.work import StartOverError, Work
@@ -34,7 +34,7 @@ def ask(work: Work, soql: str, *, all_rows: bool) -> None:
     with work.deps.database.transaction() as session:
         number = work.number_read(session)
         if work.run.staging is None:
-            store.number_rows(session, work.spec, work.schema, number)
+            tables.number_rows(session, work.spec, work.schema, number)
         work.set(session, read_number=number)
     job = bulk.create_query(work.client, soql, all_rows=all_rows)
     log.info("mirror.job_created", object=work.mirror.object, job=job.id, kind=work.run.kind)
@@ -107,13 +107,13 @@ def lost(work: Work) -> Step | None:
 def check_staged(session: Session, work: Work) -> None:
     """StartOverError unless staging still holds every row that was loaded: a crash of the server empties unlogged tables."""
     assert work.run.staging is not None
-    if store.count(session, work.schema, work.run.staging) != work.run.rows_read - work.run.rows_rejected:
+    if tables.count(session, work.schema, work.run.staging) != work.run.rows_read - work.run.rows_rejected:
         raise StartOverError("the staged rows were lost when Postgres stopped")
 
 
 def check_suspects(session: Session, work: Work) -> dict[str, int]:
     """How many suspects got each verdict; StartOverError unless all of them are still there."""
-    counts = store.verdict_counts(session, work.schema, work.suspects)
+    counts = suspects.counts(session, work.schema, work.suspects)
     if sum(counts.values()) != work.run.options.get("suspects", 0):
         raise StartOverError("the list of suspects was lost when Postgres stopped")
     return counts

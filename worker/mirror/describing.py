@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from models.mirror import Drift
 from worker.log import get_logger
-from worker.mirror import store
+from worker.mirror import tables
 from worker.mirror.cursor import DESCRIBE_EVERY
 from worker.mirror.requests import request_run
 from worker.mirror.schema import Change, TableSpec, changes, table_spec
@@ -42,7 +42,7 @@ def describe(work: Work) -> None:
             )
         else:
             spec = work.spec
-        store.ensure_table(session, spec, work.schema)
+        tables.ensure_table(session, spec, work.schema)
         work.set_mirror(session, described_at=NOW)
         work.set(session, options=work.option(describe=False))
     work.reload()

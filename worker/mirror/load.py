@@ -6,7 +6,7 @@ Stages: begin → ask → wait → pages → loaded → (staged: look →) done.
 from sqlalchemy.orm import Session
 
 from worker.log import get_logger
-from worker.mirror import bulk_read, by_id, store
+from worker.mirror import bulk_read, by_id, intake, store, suspects, tables
 from worker.mirror.cursor import young_since
 from worker.mirror.describing import describe
 from worker.mirror.work import NOW, Work, keep_rejects
@@ -30,10 +30,10 @@ def prepare(work: Work) -> None:
     staging = f"_staging_{work.run.id}" if work.mirror.state == "live" else None
     with work.deps.database.transaction() as session:
         if staging is None:
-            store.empty_table(session, spec, work.schema)
+            tables.empty_table(session, spec, work.schema)
             work.set_mirror(session, state="loading")
         else:
-            store.make_staging(session, spec, work.schema, staging)
+            tables.make_staging(session, spec, work.schema, staging)
         work.set(session, stage="ask", columns=list(spec.fields), staging=staging)
 
 
@@ -53,7 +53,7 @@ def loaded(work: Work) -> Step | None:
         merge_staged(work)
         return None
     with work.deps.database.transaction() as session:
-        store.finish_table(session, work.spec, work.schema)
+        tables.finish_table(session, work.spec, work.schema)
         go_live(session, work, rows_changed=work.run.rows_read - work.run.rows_rejected)
     log.info("mirror.loaded", object=work.mirror.object, rows=work.run.rows_read)
     return Done()
@@ -73,11 +73,11 @@ def merge_staged(work: Work) -> None:
     assert target.staging is not None
     with work.deps.database.transaction() as session:
         bulk_read.check_staged(session, work)
-        suspects = store.make_suspects(session, target, work.suspects, compared=None)
+        found = suspects.make(session, target, work.suspects, compared=None)
         merged = store.merge(session, target, target.staging, young=young_since(work.began))
-        store.drop_table(session, work.schema, work.run.staging)
+        tables.drop_table(session, work.schema, work.run.staging)
         counters = {"rows_changed": merged.changed, "rows_deleted": merged.deleted}
-        work.set(session, stage="look", options=work.option(suspects=suspects), **counters)
+        work.set(session, stage="look", options=work.option(suspects=found), **counters)
 
 
 def look(work: Work) -> Step | None:
@@ -93,18 +93,18 @@ def look(work: Work) -> Step | None:
 
 def _look_at_some(work: Work) -> bool:
     with work.deps.database.transaction() as session:
-        ids = store.open_suspects(session, work.schema, work.suspects, COLLECTION_RETRIEVE_IDS)
+        ids = suspects.unjudged(session, work.schema, work.suspects, COLLECTION_RETRIEVE_IDS)
         target = work.target_numbered(work.number_read(session))
     if not ids:
         return False
     found = by_id.read(work.client, work.spec, ids, work.run.columns or ())
     with work.deps.database.transaction() as session:
-        staged, taken = store.look(session, target, found.data)
+        staged, taken = intake.look(session, target, found.data)
         keep_rejects(session, work.mirror.id, work.run.id, taken)
         assert staged.staging is not None
         merged = store.merge(session, target, staged.staging, young=young_since(found.began))
         buried = store.bury(session, target, found.gone, found.began)
-        store.close_suspects(session, work.schema, work.suspects, ids, "looked")
+        suspects.close(session, work.schema, work.suspects, ids, "looked")
         deleted = work.run.rows_deleted + merged.deleted + buried
         work.set(session, rows_deleted=deleted, rows_changed=work.run.rows_changed + merged.changed, attempts=0)
     return True

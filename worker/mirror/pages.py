@@ -21,10 +21,11 @@ from worker import db
 from worker.db import Claim, Keeper
 from worker.errors import DisconnectedError, FencedError, RejectedError, SyncError
 from worker.log import get_logger
-from worker.mirror import store
+from worker.mirror import intake
 from worker.mirror.cursor import next_pause
 from worker.mirror.deps import PAGE, STEP, MirrorDeps
-from worker.mirror.store import Taken, Target
+from worker.mirror.intake import Taken
+from worker.mirror.store import Target
 from worker.mirror.work import NOW, keep_rejects, target_of
 from worker.salesforce import bulk
 from worker.salesforce.client import OrgClient
@@ -82,7 +83,7 @@ class PageLoader:
         keeper.on_lost(client.close)
         try:
             with self.deps.database.transaction() as session:
-                taken = store.take_in(session, self.target, lambda: self._open(client))
+                taken = intake.take_in(session, self.target, lambda: self._open(client))
                 left = self._commit(session, taken, client.calls)
         finally:
             client.close()

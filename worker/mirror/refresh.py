@@ -9,7 +9,7 @@ from time import monotonic
 from sqlalchemy.orm import Session
 
 from worker.log import get_logger
-from worker.mirror import bulk_read, load, store
+from worker.mirror import bulk_read, intake, load, store, tables
 from worker.mirror.cursor import read_began, window_start, young_since
 from worker.mirror.describing import describe, is_due
 from worker.mirror.rows import to_csv
@@ -79,7 +79,7 @@ def _all_pages(work: Work, page: QueryPage) -> tuple[list[bytes], int]:
 
 def _merge_read(session: Session, work: Work, number: int, data: list[bytes], began: datetime) -> dict[str, int]:
     target = work.target_numbered(number)
-    staged, taken = store.look(session, target, data)
+    staged, taken = intake.look(session, target, data)
     assert staged.staging is not None
     merged = store.merge(session, target, staged.staging, young=young_since(began))
     keep_rejects(session, work.mirror.id, work.run.id, taken)
@@ -94,7 +94,7 @@ def _merge_read(session: Session, work: Work, number: int, data: list[bytes], be
 def _by_bulk(work: Work) -> None:
     staging = f"_staging_{work.run.id}"
     with work.deps.database.transaction() as session:
-        store.make_staging(session, work.spec, work.schema, staging)
+        tables.make_staging(session, work.spec, work.schema, staging)
         work.set(session, stage="ask", staging=staging)
 
 

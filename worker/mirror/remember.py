@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from models.connection import Connection
 from models.mirror import Mirror, read_numbers
 from worker.errors import TransientError
-from worker.mirror import by_id, store
+from worker.mirror import by_id, intake, store
 from worker.mirror.cursor import young_since
 from worker.mirror.deps import MirrorDeps
 from worker.mirror.store import Target
@@ -51,7 +51,7 @@ def remember(deps: MirrorDeps, connection_id: int, object_name: str, ids: Sequen
 
 def _merge(deps: MirrorDeps, target: Target, found: by_id.Found) -> None:
     with deps.database.transaction() as session:
-        staged, taken = store.look(session, target, found.data)
+        staged, taken = intake.look(session, target, found.data)
         keep_rejects(session, target.mirror_id, None, taken)
         assert staged.staging is not None
         store.merge(session, target, staged.staging, young=young_since(found.began))

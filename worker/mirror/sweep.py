@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from models.mirror import Run, Verification
 from worker.errors import TransientError
 from worker.log import get_logger
-from worker.mirror import bulk_read, by_id, load, store
+from worker.mirror import bulk_read, by_id, intake, load, store, suspects, tables
 from worker.mirror.cursor import young_since
 from worker.mirror.describing import describe
 from worker.mirror.requests import request_run
@@ -38,7 +38,7 @@ def begin(work: Work) -> Step | None:
     quick = [name for name in ("Id", spec.stamp) if name]
     columns = quick if work.run.options.get("quick") else list(spec.fields)
     with work.deps.database.transaction() as session:
-        store.make_staging(session, spec, work.schema, staging)
+        tables.make_staging(session, spec, work.schema, staging)
         work.set(session, stage="ask", columns=columns, staging=staging)
     return None
 
@@ -56,13 +56,13 @@ def loaded(work: Work) -> Step | None:
     target = work.target()
     with work.deps.database.transaction() as session:
         bulk_read.check_staged(session, work)
-        suspects = store.make_suspects(session, target, work.suspects, compared=compared(work))
+        found = suspects.make(session, target, work.suspects, compared=compared(work))
         assert work.run.staging is not None
-        records = store.count(session, work.schema, work.run.staging)
-        store.drop_table(session, work.schema, work.run.staging)
-        options = work.option(suspects=suspects, records=records, after=work.number_read(session))
-        work.set(session, stage="refresh" if suspects else "report", options=options, attempts=0)
-    log.info("mirror.compared", object=work.mirror.object, records=records, suspects=suspects)
+        records = tables.count(session, work.schema, work.run.staging)
+        tables.drop_table(session, work.schema, work.run.staging)
+        options = work.option(suspects=found, records=records, after=work.number_read(session))
+        work.set(session, stage="refresh" if found else "report", options=options, attempts=0)
+    log.info("mirror.compared", object=work.mirror.object, records=records, suspects=found)
     return None
 
 
@@ -104,7 +104,7 @@ def _confirm_some(work: Work) -> bool:
     spec = work.spec
     fields = list(spec.fields) if repairing else list(dict.fromkeys([*(work.run.columns or ()), *_deleted_flag(work)]))
     with work.deps.database.transaction() as session:
-        ids = store.open_suspects(session, work.schema, work.suspects, COLLECTION_RETRIEVE_IDS)
+        ids = suspects.unjudged(session, work.schema, work.suspects, COLLECTION_RETRIEVE_IDS)
         number = work.number_read(session)
     if not ids:
         return False
@@ -113,9 +113,9 @@ def _confirm_some(work: Work) -> bool:
     found = by_id.read(work.client, spec, ids, fields)
     assert work.mirror.fresh_cursor is not None
     with work.deps.database.transaction() as session:
-        staged, _ = store.look(session, target, found.data)
-        store.judge(session, staged, work.suspects, ids, compared=compared(work), since=work.mirror.fresh_cursor)
-        wrong = store.judged(session, work.schema, work.suspects, ids)
+        staged, _ = intake.look(session, target, found.data)
+        suspects.judge(session, staged, work.suspects, ids, compared=compared(work), since=work.mirror.fresh_cursor)
+        wrong = suspects.judged(session, work.schema, work.suspects, ids)
         options = work.option(details=_details(session, work, staged, wrong))
         if repairing:
             options["repaired"] = options.get("repaired", 0) + _repair(session, target, staged, wrong, found)
@@ -131,7 +131,7 @@ def _details(session: Session, work: Work, staged: Target, wrong: dict[str, str]
     """The first differences of the run: {"id", "kind", "fields"}."""
     details: list[dict[str, Any]] = list(work.run.options.get("details", []))
     for record_id, kind in list(wrong.items())[: DETAILS - len(details)]:
-        fields = store.differing(session, staged, record_id, compared(work)) if kind == "different" else []
+        fields = suspects.differing(session, staged, record_id, compared(work)) if kind == "different" else []
         details.append({"id": record_id, "kind": kind, "fields": fields})
     return details
 

@@ -13,10 +13,11 @@ from models.connection import Connection
 from models.mirror import Mirror, Reject, Run, RunPage, read_numbers
 from worker.db import Claim, Keeper
 from worker.errors import FencedError
-from worker.mirror import store
+from worker.mirror import tables
 from worker.mirror.deps import STEP, MirrorDeps
+from worker.mirror.intake import Taken
 from worker.mirror.schema import TableSpec, table_spec
-from worker.mirror.store import Taken, Target
+from worker.mirror.store import Target
 from worker.salesforce.client import OrgClient
 from worker.salesforce.describe import parse
 from worker.steps import Again, Done, Step
@@ -123,16 +124,16 @@ class Work:
 
     def finish(self, session: Session, **values: Any) -> None:
         """Write the run's end, in the transaction that made it true."""
-        store.drop_table(session, self.schema, self.run.staging)
-        store.drop_table(session, self.schema, self.suspects)
+        tables.drop_table(session, self.schema, self.run.staging)
+        tables.drop_table(session, self.schema, self.suspects)
         self.set_mirror(session, state_reason=None)
         self.set(session, state="done", error=None, finished_at=NOW, claim_until=None, claim_owner=None, **values)
 
     def end(self, state: str, error: str) -> Done:
         """Give the run up: failed (it cannot be done) or parked (a person may ask again)."""
         with self.deps.database.transaction() as session:
-            store.drop_table(session, self.schema, self.run.staging)
-            store.drop_table(session, self.schema, self.suspects)
+            tables.drop_table(session, self.schema, self.run.staging)
+            tables.drop_table(session, self.schema, self.suspects)
             self.set_mirror(session, state_reason=error)
             ended = {"finished_at": NOW} if state == "failed" else {}
             self.set(session, state=state, error=error, claim_until=None, claim_owner=None, **ended)

@@ -6,9 +6,9 @@ from decimal import Decimal
 import pytest
 
 from tests.integration.mirror.things import SCHEMA, Things, Wire, page, record_id, row, spec, stamp
-from worker.db import Database
+from worker.db import Database, raw
 from worker.errors import SchemaChangedError, TransientError
-from worker.mirror import ddl, store
+from worker.mirror import ddl, intake, store, suspects, tables
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def things(database: Database) -> Things:
 
 def test_an_applied_plan_leaves_an_empty_plan(things: Things, database: Database) -> None:
     with database.transaction() as session:
-        assert ddl.plan(things.spec, store.existing(session, SCHEMA, "thing"), schema=SCHEMA) == []
+        assert ddl.plan(things.spec, tables.existing(session, SCHEMA, "thing"), schema=SCHEMA) == []
 
 
 def test_a_field_that_came_is_added_and_one_that_went_stays(things: Things, database: Database) -> None:
     later = spec({"Id": "id", "Colour__c": "picklist", "SystemModstamp": "datetime"})
     with database.transaction() as session:
-        store.ensure_table(session, later, SCHEMA)
-        found = store.existing(session, SCHEMA, "thing")
+        tables.ensure_table(session, later, SCHEMA)
+        found = tables.existing(session, SCHEMA, "thing")
         assert found is not None
         assert found["colour__c"] == "text"
         assert found["amount"] == "numeric"
@@ -90,15 +90,15 @@ def test_a_value_that_does_not_fit_widens_its_column(things: Things, database: D
         (Decimal(1), "2024-02-29"),
     ]
     with database.transaction() as session:
-        assert ddl.plan(things.spec, store.existing(session, SCHEMA, "thing"), schema=SCHEMA) == []
+        assert ddl.plan(things.spec, tables.existing(session, SCHEMA, "thing"), schema=SCHEMA) == []
 
 
 def test_a_value_that_does_not_fit_widens_the_mirror_of_a_staging_table_too(things: Things, database: Database) -> None:
     with database.transaction() as session:
-        store.make_staging(session, things.spec, SCHEMA, "_staging_1")
-        taken = store.take_in(session, things.target(3, "_staging_1"), Wire(page([row(1, 1, Count="1.5")])).open)
+        tables.make_staging(session, things.spec, SCHEMA, "_staging_1")
+        taken = intake.take_in(session, things.target(3, "_staging_1"), Wire(page([row(1, 1, Count="1.5")])).open)
         assert taken.rows == 1
-        found = store.existing(session, SCHEMA, "thing")
+        found = tables.existing(session, SCHEMA, "thing")
         assert found is not None
         assert found["count"] == "numeric"
 
@@ -187,7 +187,7 @@ def test_rows_deleted_during_a_first_load_leave_at_its_end(things: Things, datab
     things.merge([row(1, 9, IsDeleted="true")], read=2)
     things.load(Wire(page([row(1, 5), row(2, 5)]), rows=2), read=1)
     with database.transaction() as session:
-        store.finish_table(session, things.spec, SCHEMA)
+        tables.finish_table(session, things.spec, SCHEMA)
     assert list(things.names()) == [record_id(2)]
     indexes = {one[0] for one in things.query("SELECT indexname FROM pg_indexes WHERE schemaname = 'salesforce'")}
     assert {"ix_thing_systemmodstamp_id", "ix_thing_masterrecordid", "thing_pkey"} <= indexes
@@ -196,12 +196,12 @@ def test_rows_deleted_during_a_first_load_leave_at_its_end(things: Things, datab
 def test_the_comparison_finds_what_differs_is_missing_or_is_too_many(things: Things, database: Database) -> None:
     things.merge([row(1, 1, Name="spoilt"), row(2, 1, Name="same"), row(3, 1)], read=1)
     with database.transaction() as session:
-        store.make_staging(session, things.spec, SCHEMA, "_staging_1")
+        tables.make_staging(session, things.spec, SCHEMA, "_staging_1")
         target = things.target(2, "_staging_1")
         rows = [row(1, 1, Name="right"), row(2, 1, Name="same"), row(2, 1, Name="same"), row(4, 1)]
-        store.take_in(session, target, Wire(page(rows)).open)
-        assert store.make_suspects(session, target, "_suspects_1", compared=things.spec.names) == 3
-        assert store.open_suspects(session, SCHEMA, "_suspects_1", 9) == [record_id(n) for n in (1, 3, 4)]
+        intake.take_in(session, target, Wire(page(rows)).open)
+        assert suspects.make(session, target, "_suspects_1", compared=things.spec.names) == 3
+        assert suspects.unjudged(session, SCHEMA, "_suspects_1", 9) == [record_id(n) for n in (1, 3, 4)]
 
 
 def test_a_second_look_decides_what_moved_and_what_differs(things: Things, database: Database) -> None:
@@ -216,16 +216,16 @@ def test_a_second_look_decides_what_moved_and_what_differs(things: Things, datab
         row(7, 1, IsDeleted="true"),  # deleted there, not here
     ]  # 6: not there at all
     with database.transaction() as session:
-        store.make_staging(session, things.spec, SCHEMA, "_none")
-        store.make_suspects(session, things.target(2, "_none"), "_s", compared=things.spec.names)
-        store.raw(session).execute(
+        tables.make_staging(session, things.spec, SCHEMA, "_none")
+        suspects.make(session, things.target(2, "_none"), "_s", compared=things.spec.names)
+        raw(session).execute(
             "INSERT INTO salesforce._s SELECT id, 'missing' FROM unnest(%s::text[]) id ON CONFLICT DO NOTHING", (ids,)
         )
-        staged, _ = store.look(session, things.target(3), [page(looked)])
+        staged, _ = intake.look(session, things.target(3), [page(looked)])
         since = datetime(2026, 1, 1, 0, 0, 20, tzinfo=UTC)
-        store.judge(session, staged, "_s", ids, compared=things.spec.names, since=since)
-        assert store.verdict_counts(session, SCHEMA, "_s") == {"moved": 3, "different": 1, "missing": 1, "surplus": 2}
-        assert store.differing(session, staged, record_id(2), things.spec.names) == [
+        suspects.judge(session, staged, "_s", ids, compared=things.spec.names, since=since)
+        assert suspects.counts(session, SCHEMA, "_s") == {"moved": 3, "different": 1, "missing": 1, "surplus": 2}
+        assert suspects.differing(session, staged, record_id(2), things.spec.names) == [
             {"field": "name", "org": "org", "mirror": "here"}
         ]
 
@@ -237,7 +237,7 @@ def test_a_repair_holds_against_a_newer_stamp_here_but_not_against_a_later_read(
     things.merge([row(2, 50, Name="later read")], read=9)
     with database.transaction() as session:
         target = things.target(5)
-        staged, _ = store.look(session, target, [page([row(1, 5, Name="org"), row(2, 5, Name="org")])])
+        staged, _ = intake.look(session, target, [page([row(1, 5, Name="org"), row(2, 5, Name="org")])])
         store.forget(session, target, [record_id(1), record_id(2)])
         assert staged.staging is not None
         store.merge(session, target, staged.staging, young=None)

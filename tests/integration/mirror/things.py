@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import sql
 
 from worker.db import Database, raw
-from worker.mirror import store
+from worker.mirror import intake, store, tables
 from worker.mirror.schema import TableSpec, table_spec
 from worker.mirror.store import Target
 from worker.salesforce.describe import ObjectDescribe, parse
@@ -84,23 +84,23 @@ class Things:
         self.database = database
         self.spec = table or spec()
         with database.transaction() as session:
-            store.ensure_table(session, self.spec, SCHEMA)
+            tables.ensure_table(session, self.spec, SCHEMA)
 
     def target(self, read: int, staging: str | None = None) -> Target:
         identifier = sql.Identifier(SCHEMA, staging) if staging else None
         return Target(self.spec, SCHEMA, identifier, self.spec.names, 1, read)
 
-    def load(self, wire: Wire, read: int = 1) -> store.Taken:
+    def load(self, wire: Wire, read: int = 1) -> intake.Taken:
         """Copy a page straight into the mirror, as a first load does."""
         with self.database.transaction() as session:
-            store.number_rows(session, self.spec, SCHEMA, read)
+            tables.number_rows(session, self.spec, SCHEMA, read)
         with self.database.transaction() as session:
-            return store.take_in(session, self.target(read), wire.open)
+            return intake.take_in(session, self.target(read), wire.open)
 
     def merge(self, rows: Sequence[dict[str, str]], read: int) -> store.Merged:
         """Merge rows as a refresh does."""
         with self.database.transaction() as session:
-            staged, _ = store.look(session, self.target(read), [page(rows)])
+            staged, _ = intake.look(session, self.target(read), [page(rows)])
             assert staged.staging is not None
             return store.merge(session, self.target(read), staged.staging, young=YOUNG)
 
