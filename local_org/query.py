@@ -47,6 +47,7 @@ def translated(org: "Org", user: str, conn: sqlite3.Connection, soql: str, *, al
     """The plan of a query, in the eyes of the user who asks. Raises ApiError."""
     world = World(
         text=soql,
+        user=user,
         catalogue=org.access.catalogue(user),
         column_sql=org.store.column_sql,
         row_filter=lambda name, alias: org.access.row_filter(user, name, alias),

@@ -37,11 +37,12 @@ NAME_FIELDS = frozenset(
 class World:
     """What a translation needs to know besides the query.
 
-    `catalogue` is the user's view; `column_sql` and `row_filter` are the store's and the access rules' (see
+    `user` is the id of who asks; `catalogue` is that user's view; `column_sql` and `row_filter` are the store's and the access rules' (see
     Context); `now_ms` and `zone` give named dates their meaning; `all_rows` is queryAll.
     """
 
     text: str
+    user: str
     catalogue: Catalogue
     column_sql: Callable[[ObjectType, Field, str], str]
     row_filter: Callable[[str, str], str]

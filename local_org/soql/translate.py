@@ -100,7 +100,7 @@ class _Translation:
             columns=tuple(self.columns),
             outputs=outputs,
             from_sql=self.scope.from_sql(),
-            where=joined(" AND ", [where, visible]),
+            where=joined(" AND ", [where, self._filter_scope(), visible]),
             visible=visible,
             order=order,
             group=group,
@@ -108,6 +108,17 @@ class _Translation:
             offset=self.query.offset,
             flat=tuple(self.flat),
         )
+
+    def _filter_scope(self) -> Sql:
+        """USING SCOPE. Source: SOQL and SOSL Reference, "USING SCOPE"; teams and delegation are not kept here."""
+        scope = (self.query.scope or "everything").lower()
+        if scope == "everything":
+            return NOTHING
+        owner = self.scope.item.field("OwnerId")
+        if scope != "mine" or owner is None:
+            text = f"Using scope '{self.query.scope}' is not supported for {self.scope.item.name}"
+            raise self._error(self.query.source.path.at, text)
+        return Sql(f"{self.scope.row}.{quoted(owner.name)} = ?", (self.world.user,))
 
     def _column(self, sql: str) -> int:
         if sql not in self.columns:

@@ -218,3 +218,11 @@ def test_format_gives_text_for_people(caller) -> None:
         "SELECT FORMAT(Amount), FORMAT(CloseDate) day, toLabel(StageName), convertCurrency(Amount) raw FROM Opportunity"
     )
     assert caller.records(soql) == [{"Amount": "$1,234.50", "day": "11/2/2026", "StageName": None, "raw": 1234.5}]
+
+
+def test_using_scope_mine_is_what_the_user_owns(caller) -> None:
+    caller.add("Account", Name="mine", OwnerId=caller.user)
+    caller.add("Account", Name="other")
+    assert caller.column("SELECT Name FROM Account USING SCOPE mine") == ["mine"]
+    assert caller.count("SELECT COUNT() FROM Account USING SCOPE everything WHERE Name != null") == 2
+    assert "not supported" in caller.error("SELECT Name FROM Account USING SCOPE team").message
