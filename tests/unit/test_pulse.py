@@ -1,0 +1,73 @@
+"""What surrounds every step: slots, counting, and where failures end."""
+
+import threading
+
+import pytest
+
+from tests.waiting import until
+from worker.errors import FencedError, RejectedError, TransientError
+from worker.pulse import Pulse
+from worker.steps import Again, Busy, Done, Step
+
+
+def run(pulse: Pulse, answer: Step | Exception) -> Step | None:
+    def body() -> Step:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert pulse.take_slot(wait=False)
+    return pulse.run("mirror.step", 1, body)
+
+
+@pytest.mark.parametrize("answer", [Done(), Again()])
+def test_a_step_that_did_something_counts(answer: Step) -> None:
+    pulse = Pulse()
+    assert run(pulse, answer) == answer
+    assert pulse.finished == 1
+
+
+def test_a_step_that_found_nothing_to_do_is_no_sign_of_progress() -> None:
+    pulse = Pulse()
+    assert run(pulse, Busy()) == Busy()
+    assert pulse.finished == 0
+
+
+@pytest.mark.parametrize("error", [FencedError("taken"), TransientError("later"), RejectedError(400, ())])
+def test_what_we_raise_on_purpose_ends_at_the_step(error: Exception) -> None:
+    pulse = Pulse()
+    assert run(pulse, error) is None
+    assert run(pulse, Done()) == Done()  # the slot is free again
+
+
+def test_a_bug_goes_on_to_the_caller_and_frees_its_slot() -> None:
+    pulse = Pulse()
+    with pytest.raises(ZeroDivisionError):
+        run(pulse, ZeroDivisionError())
+    assert pulse.finished == 0
+    assert pulse.running() == []
+    assert pulse.take_slot(wait=False)
+
+
+def test_no_more_steps_run_at_once_than_there_are_slots() -> None:
+    pulse = Pulse()
+    pulse.allow(2)
+    go_on = threading.Event()
+
+    def long_step() -> Step:
+        go_on.wait()
+        return Done()
+
+    threads = []
+    for row_id in (1, 2):
+        assert pulse.take_slot(wait=False)
+        threads.append(threading.Thread(target=pulse.run, args=("mirror.step", row_id, long_step)))
+        threads[-1].start()
+    assert not pulse.take_slot(wait=False)
+    until(lambda: {step.row_id for step in pulse.running()} == {1, 2})
+    assert pulse.longest() > 0
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert pulse.longest() == 0
+    assert pulse.take_slot(wait=False)
