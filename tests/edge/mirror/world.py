@@ -1,0 +1,124 @@
+"""An org over the wire, a database, and one connected mirror: what the tests of the use cases share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import text
+
+from models.connection import Connection
+from tests.org import Org
+from worker.db import Database, raw
+from worker.errors import DisconnectedError, SyncError
+from worker.mirror import due, steps
+from worker.mirror.deps import MirrorDeps
+from worker.mirror.requests import ensure_mirror, request_run
+from worker.salesforce.client import AccessToken, OrgClient, http_options
+from worker.settings import Settings
+
+KEY = "A" * 43 + "="
+
+
+@dataclass
+class FixedToken:
+    """A token that the org gave when the test began."""
+
+    token: AccessToken
+
+    def current(self) -> AccessToken:
+        return self.token
+
+    def renew(self, stale: AccessToken) -> AccessToken:
+        raise DisconnectedError("no renewal in this test")
+
+    def refused(self, token: AccessToken, reason: str) -> SyncError:
+        return DisconnectedError(reason)
+
+
+@dataclass
+class World:
+    """Use cases as a worker runs them, without the worker."""
+
+    org: Org
+    database: Database
+    settings: Settings
+    connection_id: int
+    tokens: FixedToken
+    woken: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def deps(self) -> MirrorDeps:
+        return MirrorDeps(self.database, self.settings, self.client, self.wake)
+
+    def client(self, connection_id: int) -> OrgClient:
+        assert connection_id == self.connection_id
+        return OrgClient(self.tokens, http_options(self.settings))
+
+    def wake(self, name: str, row_id: int, lane: str | None = None) -> None:
+        self.woken.append((name, row_id))
+
+    def ask(self, name: str, kind: str = "load", **options: Any) -> int:
+        """Ask for a run."""
+        with self.database.transaction() as session:
+            mirror_id = ensure_mirror(session, self.connection_id, name)
+            return request_run(session, mirror_id, kind, "manual", options)
+
+    def finish(self, run_id: int) -> dict[str, Any]:
+        """Take steps until the run has ended; its row."""
+        while (run := self.run(run_id))["state"] == "ready":
+            steps.step(self.deps, run_id)
+        return run
+
+    def do(self, name: str, kind: str = "load", **options: Any) -> dict[str, Any]:
+        """Ask for a run and see it to its end, which must be good."""
+        run = self.finish(self.ask(name, kind, **options))
+        assert run["state"] == "done", run["error"]
+        return run
+
+    def verify(self, name: str, **options: Any) -> dict[str, Any]:
+        """Verify a mirror; its verification."""
+        run = self.do(name, "verify", **options)
+        return self.one("SELECT * FROM sfsync.verifications WHERE run_id = :id", id=run["id"])
+
+    def run(self, run_id: int) -> dict[str, Any]:
+        return self.one("SELECT * FROM sfsync.runs WHERE id = :id", id=run_id)
+
+    def one(self, statement: str, **values: Any) -> dict[str, Any]:
+        with self.database.transaction() as session:
+            return dict(session.execute(text(statement), values).mappings().one())
+
+    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.database.transaction() as session:
+            cursor = raw(session).execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def due_runs(self, lane: str) -> list[int]:
+        with self.database.transaction() as session:
+            return due.due_runs(session, lane, 10)
+
+
+@contextmanager
+def make_world(org: Org, database: Database, **settings: Any) -> Iterator[World]:
+    """A connection to `org`, made without OAuth's front door."""
+    token = AccessToken(org.token(), org.url, 1)
+    with database.transaction() as session:
+        connection = Connection(
+            user_id="tester",
+            grant_type="client_credentials",
+            login_url=org.url,
+            schema_name="salesforce",
+            access_token="x",
+        )
+        session.add(connection)
+        session.flush()
+        connection_id = connection.id
+    given = {
+        "database_url": database.url,
+        "encryption_key": KEY,
+        "salesforce_allowed_hosts": (org.url,),
+        "bulk_page_rows": 1000,
+        "bulk_poll_seconds": 0.2,
+        "claim_seconds": 30,
+    }
+    yield World(org, database, Settings(**{**given, **settings}), connection_id, FixedToken(token))

@@ -1,0 +1,370 @@
+"""The client against answers that no well-behaved server gives."""
+
+import gzip
+import threading
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.edge.scripted import Cut, FakeTokens, Hang, Seen, answer, client_of, script_of, serve
+from worker.errors import (
+    DisconnectedError,
+    NotFoundError,
+    OverBudgetError,
+    RejectedError,
+    SchemaChangedError,
+    TransientError,
+    UnknownOutcomeError,
+)
+from worker.salesforce import client as client_module
+from worker.salesforce import rest
+from worker.salesforce.client import AccessToken, OrgClient
+from worker.salesforce.transport import Deadline, HttpOptions
+
+EXPIRED = answer(401, [{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}])
+FINE = answer(200, {"fine": True}, {"Date": "Mon, 23 Nov 2026 10:00:00 GMT"})
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+def read(client: OrgClient, **options: Any) -> Any:
+    return client.call("GET", "limits", idempotent=True, **options).body
+
+
+def write(client: OrgClient, **options: Any) -> Any:
+    return client.call("POST", "composite/sobjects", json={"records": []}, idempotent=False, **options).body
+
+
+def slowly(data: bytes, size: int = 1) -> Iterator[bytes]:
+    """Drips: each read of the other side succeeds at once, the whole never ends in time."""
+    pause = threading.Event()
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+        pause.wait(0.05)
+
+
+def test_headers_that_drip_end_at_the_deadline() -> None:
+    def script(_seen: Seen) -> Iterator[bytes]:
+        yield from slowly(b"HTTP/1.1 200 X\r\n" + b"X-A: b\r\n" * 1000)
+
+    with serve(script) as server:
+        begin = time.monotonic()
+        with pytest.raises(TransientError, match="did not answer in time"):
+            read(client_of(server), deadline=Deadline.after(0.5))
+        assert time.monotonic() - begin < 5
+
+
+def test_a_body_that_drips_ends_at_the_deadline() -> None:
+    def script(_seen: Seen) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n"
+        yield from slowly(b"x" * 1000)
+
+    with serve(script) as server:
+        begin = time.monotonic()
+        with pytest.raises(TransientError, match="did not answer in time"):
+            read(client_of(server), deadline=Deadline.after(0.5))
+        assert time.monotonic() - begin < 5
+
+
+def test_a_body_without_length_that_is_cut_at_the_deadline_is_not_taken_for_whole() -> None:
+    def script(_seen: Seen) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n{}"
+        raise Hang
+
+    with serve(script) as server, pytest.raises(TransientError, match="in time"):
+        read(client_of(server), deadline=Deadline.after(0.3))
+
+
+def test_a_write_without_an_answer_is_of_unknown_outcome_and_sent_once() -> None:
+    def script(_seen: Seen) -> Iterator[bytes]:
+        raise Hang
+        yield b""
+
+    with serve(script) as server:
+        with pytest.raises(UnknownOutcomeError):
+            write(client_of(server), deadline=Deadline.after(0.3))
+        assert len(server.seen) == 1
+
+
+def test_a_write_whose_connection_is_reset_is_of_unknown_outcome_and_sent_once() -> None:
+    def script(_seen: Seen) -> Iterator[bytes]:
+        raise Cut
+        yield b""
+
+    with serve(script) as server:
+        with pytest.raises(UnknownOutcomeError):
+            write(client_of(server))
+        assert len(server.seen) == 1
+
+
+def test_a_write_that_cannot_connect_was_certainly_not_sent() -> None:
+    with serve(script_of(FINE)) as server:
+        client = client_of(server)
+    with pytest.raises(TransientError) as caught:
+        write(client)
+    assert not isinstance(caught.value, UnknownOutcomeError)
+    assert client.calls == 0
+
+
+def test_a_write_with_half_an_answer_is_of_unknown_outcome() -> None:
+    def script(_seen: Seen) -> Iterator[bytes]:
+        yield answer(200, [{"id": "001000000000001AAA", "success": True}])[:-20]
+        raise Cut
+
+    with serve(script) as server, pytest.raises(UnknownOutcomeError):
+        write(client_of(server))
+
+
+def test_a_write_with_truncated_json_is_of_unknown_outcome() -> None:
+    with serve(script_of(answer(200, b'[{"id": "001'))) as server, pytest.raises(UnknownOutcomeError):
+        write(client_of(server))
+
+
+def test_a_write_that_meets_a_5xx_is_of_unknown_outcome() -> None:
+    with serve(script_of(answer(503, b"<html>busy</html>", {"Content-Type": "text/html"}))) as server:
+        with pytest.raises(UnknownOutcomeError):
+            write(client_of(server))
+        assert len(server.seen) == 1
+
+
+def test_a_row_lock_is_not_applied_whatever_the_status() -> None:
+    locked = [{"errorCode": "UNABLE_TO_LOCK_ROW", "message": "unable to obtain exclusive access", "fields": []}]
+    with serve(script_of(answer(500, locked))) as server:
+        with pytest.raises(TransientError) as caught:
+            write(client_of(server))
+        assert not isinstance(caught.value, UnknownOutcomeError)
+        assert caught.value.code == "UNABLE_TO_LOCK_ROW"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        answer(503, b"<html><body>Service Unavailable</body></html>", {"Content-Type": "text/html"}),
+        answer(502, b""),
+        answer(420, b"no routing information"),
+        answer(406, [{"errorCode": "CustomNotAcceptable", "message": "Not acceptable"}]),
+        answer(429, b"", {"Retry-After": "0"}),
+        answer(200, b'{"totalSize": 1, "rec'),
+        answer(200, b"<html>login</html>", {"Content-Type": "text/html"}),
+    ],
+)
+def test_a_read_is_repeated_after_a_passing_fault(fault: bytes) -> None:
+    with serve(script_of(fault, fault, FINE)) as server:
+        assert read(client_of(server)) == {"fine": True}
+        assert len(server.seen) == 3
+
+
+def test_a_read_is_repeated_after_a_reset() -> None:
+    def script(seen: Seen) -> Iterator[bytes]:
+        if seen.number < 3:
+            raise Cut
+        yield FINE
+
+    with serve(script) as server:
+        assert read(client_of(server)) == {"fine": True}
+
+
+def test_a_read_gives_up_after_a_few_repetitions() -> None:
+    with serve(script_of(answer(503, b""))) as server:
+        with pytest.raises(TransientError) as caught:
+            read(client_of(server))
+        assert len(server.seen) == client_module.RETRIES + 1
+        assert caught.value.code == "HTTP_503"
+
+
+def test_a_long_retry_after_is_left_to_the_caller() -> None:
+    with serve(script_of(answer(429, b"", {"Retry-After": "3600"}))) as server:
+        with pytest.raises(TransientError) as caught:
+            read(client_of(server))
+        assert len(server.seen) == 1
+        assert caught.value.retry_after is not None
+        assert caught.value.retry_after.total_seconds() == 3600
+
+
+def test_an_expired_token_is_renewed_once_and_the_call_repeated() -> None:
+    with serve(script_of(EXPIRED, FINE)) as server:
+        client = client_of(server)
+        assert write(client) == {"fine": True}
+        assert [seen.headers["authorization"] for seen in server.seen] == ["Bearer token-1", "Bearer token-2"]
+
+
+def test_a_second_401_is_the_end() -> None:
+    with serve(script_of(EXPIRED)) as server:
+        tokens = FakeTokens(server.url)
+        client = OrgClient(tokens, HttpOptions("62.0", (server.url,)))
+        with pytest.raises(TransientError):
+            read(client)
+        assert tokens.renewals == 1
+        assert tokens.refusals == ["Session expired or invalid"]
+        assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>login</html>", b'{"errorCode": "INVALID_SESSION_ID", "message": "x"}', b'"x"', b"[]", b"[1]"]
+)
+def test_a_401_of_any_shape_is_taken_for_an_expired_session(body: bytes) -> None:
+    with serve(script_of(answer(401, body), FINE)) as server:
+        assert read(client_of(server)) == {"fine": True}
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        {"errorCode": "INVALID_AUTH_HEADER", "message": "INVALID_HEADER_TYPE"},
+        {"errorCode": "INVALID_SESSION_ID", "message": "This session is not valid for use with the REST API"},
+    ],
+)
+def test_a_401_that_no_renewal_cures_is_not_renewed(complaint: dict[str, str]) -> None:
+    with serve(script_of(answer(401, [complaint]))) as server:
+        with pytest.raises(DisconnectedError):
+            read(client_of(server))
+        assert len(server.seen) == 1
+
+
+def test_a_redirect_is_not_followed_and_the_token_stays_here() -> None:
+    with serve(script_of(FINE)) as elsewhere:
+        moved = answer(302, b"", {"Location": f"{elsewhere.url}/login"})
+        with serve(script_of(moved)) as server, pytest.raises(TransientError) as caught:
+            read(client_of(server))
+        assert caught.value.code == "REDIRECTED"
+        assert elsewhere.seen == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind"),
+    [
+        (403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", OverBudgetError),
+        (403, "REQUEST_LIMIT_EXCEEDED", "ConcurrentPerOrgLongTxn Limit exceeded.", TransientError),
+        (400, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access", TransientError),
+        (400, "INVALID_FIELD", "No such column 'Foo' on entity 'Account'.", SchemaChangedError),
+        (400, "INVALID_TYPE", "sObject type 'X' is not supported.", SchemaChangedError),
+        (404, "NOT_FOUND", "The requested resource does not exist", NotFoundError),
+        (404, "ENTITY_IS_DELETED", "entity is deleted", NotFoundError),
+        (400, "MALFORMED_QUERY", "unexpected token: 'FORM'", RejectedError),
+        (403, "INSUFFICIENT_ACCESS", "insufficient access rights", RejectedError),
+        (403, "API_DISABLED_FOR_ORG", "The REST API is not enabled", DisconnectedError),
+    ],
+)
+def test_status_and_code_together_decide(status: int, code: str, message: str, kind: type[Exception]) -> None:
+    with serve(script_of(answer(status, [{"errorCode": code, "message": message}]))) as server:
+        with pytest.raises(kind) as caught:
+            read(client_of(server))
+        assert type(caught.value) is kind
+        assert message in str(caught.value)
+        assert len(server.seen) == 1
+
+
+def test_close_from_another_thread_cuts_the_open_call() -> None:
+    arrived = threading.Event()
+
+    def script(_seen: Seen) -> Iterator[bytes]:
+        arrived.set()
+        raise Hang
+        yield b""
+
+    with serve(script) as server:
+        client = client_of(server)
+
+        def cut() -> None:
+            arrived.wait()
+            client.close()
+
+        threading.Thread(target=cut).start()
+        with pytest.raises(TransientError, match="cut off"):
+            read(client)
+        with pytest.raises(TransientError):
+            read(client)
+        assert len(server.seen) == 1
+
+
+def test_numbers_are_exact() -> None:
+    body = b'{"totalSize":1,"done":true,"records":[{"A":1234567890123456.78,"B":9007199254740993,"C":10.0}]}'
+    with serve(script_of(answer(200, body, {"Date": "Mon, 23 Nov 2026 10:00:00 GMT"}))) as server:
+        record = rest.query(client_of(server), "SELECT A FROM B").records[0]
+    assert record == {"A": Decimal("1234567890123456.78"), "B": 9007199254740993, "C": Decimal("10.0")}
+
+
+def test_usage_and_time_come_from_the_headers() -> None:
+    headers = {
+        "Sforce-Limit-Info": "api-usage=25/5000; per-app-api-usage=17/250(appName=x)",
+        "Date": "Mon, 23 Nov 2026 10:00:00 GMT",
+    }
+    with serve(script_of(answer(200, {}, headers), answer(200, {}, {}))) as server:
+        client = client_of(server)
+        read(client)
+        assert client.usage is not None
+        assert (client.usage.used, client.usage.max) == (25, 5000)
+        assert client.org_time is not None
+        assert client.org_time.isoformat() == "2026-11-23T10:00:00+00:00"
+        read(client)  # an answer without the headers takes nothing away
+        assert client.usage.used == 25
+        assert client.calls == 2
+
+
+def test_gzip_is_undone_and_a_cut_gzip_is_noticed() -> None:
+    packed = gzip.compress(b'{"fine": true}' + b" " * 100_000)
+    whole = answer(200, packed, {"Content-Encoding": "gzip"})
+    cut = answer(200, packed[:-6], {"Content-Encoding": "gzip"})
+    with serve(script_of(cut, whole)) as server:
+        assert read(client_of(server)) == {"fine": True}
+        assert len(server.seen) == 2
+
+
+def test_an_answer_of_204_has_no_body() -> None:
+    with serve(script_of(b"HTTP/1.1 204 X\r\n\r\n", FINE)) as server:
+        client = client_of(server)
+        answered = client.call("DELETE", "jobs/query/750000000000001AAA", idempotent=True)
+        assert (answered.status, answered.body) == (204, None)
+        assert read(client) == {"fine": True}
+        assert server.connections == 1  # and the connection serves again
+
+
+def test_a_slash_at_the_end_of_the_instance_url_is_harmless() -> None:
+    with serve(script_of(FINE)) as server:
+        client = OrgClient(FakeTokens(server.url + "/"), HttpOptions("62.0", (server.url + "/",)))
+        read(client)
+        assert server.seen[0].target == "/services/data/v62.0/limits"
+
+
+def test_the_library_on_top_speaks_through_the_same_door() -> None:
+    body = {"totalSize": 1, "done": True, "records": [{"Id": "x"}]}
+    with serve(script_of(EXPIRED, answer(200, body))) as server:
+        client = client_of(server)
+        assert client.query("SELECT Id FROM Account")["records"] == [{"Id": "x"}]
+        assert client.restful("limits") == body
+        assert client.calls == 3
+
+
+def test_sftype_objects_and_bulk_handlers_are_not_to_be_had() -> None:
+    with serve(script_of(FINE)) as server, pytest.raises(AttributeError):
+        _ = client_of(server).Account
+
+
+def test_an_instance_that_is_not_listed_gets_no_token() -> None:
+    with serve(script_of(FINE)) as server:
+        with pytest.raises(DisconnectedError, match="SALESFORCE_ALLOWED_HOSTS"):
+            OrgClient(FakeTokens(server.url), HttpOptions("62.0", ()))
+        assert server.connections == 0
+
+
+def test_a_token_shows_in_no_repr_error_or_log(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "00D000000000001!AQEAQSECRETSECRET"
+
+    class Tokens(FakeTokens):
+        def current(self) -> AccessToken:
+            return AccessToken(secret, self.url, self.renewals + 1)
+
+    caplog.set_level("DEBUG")
+    echo = [{"errorCode": "INVALID_FIELD", "message": f"you sent {secret}"}]
+    with serve(script_of(answer(400, echo))) as server:
+        client = OrgClient(Tokens(server.url), HttpOptions("62.0", (server.url,)))
+        with pytest.raises(RejectedError) as caught:
+            read(client)
+    seen = f"{client!r} {caught.value!r} {caught.value} {Tokens(server.url).current()!r} {caplog.text}"
+    assert "SECRETSECRET" not in seen
