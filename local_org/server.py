@@ -16,9 +16,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from local_org import control, data_api, oauth
+from local_org.clock import Clock
 from local_org.context import Answer
 from local_org.data_api import Call
 from local_org.ledger import Entry
+from local_org.metadata import http_date
 from local_org.org import Org
 from local_org.values import dumps
 
@@ -58,7 +60,7 @@ class Server:
         entry = Entry(self.org.store.clock.exact_ms(), scope["method"], path, scope["query_string"].decode())
         started = time.perf_counter()
         try:
-            await self._answer(scope, receive, _Counted(send, entry), entry)
+            await self._answer(scope, receive, _Counted(send, entry, self.org.store.clock), entry)
             entry.delivered = True
         except _CutError:
             _close(send)
@@ -164,15 +166,18 @@ class Server:
 
 
 class _Counted:
-    """Counts what is sent of an answer's body, and notes its status."""
+    """Counts what is sent of an answer's body, notes its status, and dates it by the org's clock."""
 
-    def __init__(self, send: Send, entry: Entry) -> None:
+    def __init__(self, send: Send, entry: Entry, clock: Clock) -> None:
         self.send = send
         self.entry = entry
+        self.clock = clock
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.entry.status = message["status"]
+            date = (b"date", http_date(self.clock.exact_ms()).encode())
+            message = {**message, "headers": [*message.get("headers", ()), date]}
         await self.send(message)
         self.entry.bytes_out += len(message.get("body", b""))
 
