@@ -38,6 +38,7 @@ log = get_logger(__name__)
 OPEN_ATTEMPT = timedelta(seconds=30)  # a renewer that lost its lock may still store its pair for this long
 STORE_SECONDS = 300.0  # how long a pair in hand is offered to a Postgres that is away
 EXPIRES_SOON = timedelta(seconds=30)  # a token known to end within this is renewed before it is used
+BUSY_PAUSES = (1.0, 2.0, None)  # seconds before the next attempt; None: leave it to the caller
 APP_REFUSED_PAUSE = timedelta(minutes=5)
 REFUSED_PAUSE = timedelta(seconds=30)
 REFUSED_TIMES = 3  # renewals in a row whose fresh token the org refused at once: then a person must look
@@ -81,14 +82,14 @@ class StoredTokens:
         Raises DisconnectedError (the org refused the grant; the connection is marked), TransientError.
         """
         with _single_flight(self._database.url, self.connection_id):
-            for patience in (1.0, 2.0, None):
+            for patience in BUSY_PAUSES:
                 try:
                     return self._renew(stale)
                 except BusyError:
                     if patience is None:
                         raise
                     time.sleep(patience * random.uniform(0.7, 1.5))  # noqa: S311
-        raise AssertionError
+        raise AssertionError("the last pause is None")
 
     def refused(self, token: AccessToken, reason: str) -> SyncError:
         """The org refused a token that was just renewed. Once may be a hiccup; several times in a row is for a person."""

@@ -69,7 +69,10 @@ class Spool:
 
     def drop(self, connection_id: int) -> None:
         """The pair is in Postgres (or of no use): forget it."""
-        self._path(connection_id).unlink(missing_ok=True)
+        try:
+            self._path(connection_id).unlink(missing_ok=True)
+        except OSError as error:  # it does no harm: it is used only while it follows the stored version
+            log.warning("spool.not_dropped", connection=connection_id, error=error.strerror)
 
     def waiting(self) -> list[int]:
         """Connections with a kept pair."""
