@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_an_imported_org_is_mirrored_changed_refreshed_and_verified(imported: St
     stack.sfsync("mirror", *USER, "--object", "Account", "--object", "Opportunity", "--wait")
     assert stack.rows("SELECT count(*) FROM salesforce.account") == [(60,)]
     assert stack.rows("SELECT count(*), sum(amount) FROM salesforce.opportunity") == [
-        (3000, sum(n + (n % 100) / 100 for n in range(3000)))
+        (3000, sum(Decimal(f"{n}.{n % 100:02}") for n in range(3000)))
     ]
     assert stack.rows("SELECT name, annualrevenue FROM salesforce.account WHERE id = %s", record_id("001", 1)) == [
         ("line\nbreak 1", 1_999_999_999)
