@@ -25,7 +25,7 @@ await step('limits', async () => (await conn.limits()).DailyApiRequests.Max > 0)
 await step('describeGlobal', async () => (await conn.describeGlobal()).sobjects.some((o) => o.name === 'Account'));
 await step('describe', async () => (await conn.sobject('Account').describe()).fields.some((f) => f.name === 'Name'));
 await step('query', async () => (await conn.query('SELECT Id, Name FROM Account LIMIT 3')).records.length);
-await step('autoFetch', async () => (await conn.query('SELECT Id FROM Contact').run({ autoFetch: true, maxFetch: 100000 })).length);
+await step('autoFetch', async () => (await conn.query('SELECT Id FROM Contact', { autoFetch: true, maxFetch: 100000 })).records.length);
 await step('find', async () => (await conn.sobject('Account').find({ Name: { $like: '%' } }, 'Id, Name').limit(2)).length);
 await step('children', async () => {
   const rows = await conn.sobject('Account').select('Id').include('Contacts').select('Id').limit(2).end().limit(2).execute();
@@ -71,7 +71,7 @@ await step('bulk2Query', async () => {
   return (await stream.toArray()).length;
 });
 await step('bulk2Insert', async () => {
-  const done = await conn.bulk2.loadAndWaitForResults({ object: 'Account', operation: 'insert', input: [{ Name: 'b2 1' }, { Name: 'b2 2', Phone: null }, { Phone: '3' }], pollInterval: 100, pollTimeout: 60000 });
+  const done = await conn.bulk2.loadAndWaitForResults({ object: 'Account', operation: 'insert', input: [{ Name: 'b2 1', Phone: '1' }, { Name: 'b2 2', Phone: null }, { Name: '', Phone: '3' }], pollInterval: 100, pollTimeout: 60000 });
   return [done.successfulResults.length, done.failedResults.length, done.unprocessedRecords.length];
 });
 conn.bulk.pollInterval = 100;

@@ -13,6 +13,7 @@ from simple_salesforce.exceptions import SalesforceMalformedRequest
 @pytest.fixture(scope="module")
 def sf(secure_org) -> Iterator[Salesforce]:
     session = requests.Session()
+    session.trust_env = False  # REQUESTS_CA_BUNDLE would win over `verify`
     session.verify = secure_org.ca_file
     data = {
         "grant_type": "client_credentials",

@@ -30,6 +30,7 @@ def refresh_token(org) -> str:
     form = {"username": running.username, "password": running.password, "approve": "1"}
     url = f"{running.url}/services/oauth2/authorize"
     with requests.Session() as session:
+        session.trust_env = False  # REQUESTS_CA_BUNDLE would win over `verify`
         session.verify = running.ca_file
         sent = session.post(url, params=query, data={**query, **form}, allow_redirects=False, timeout=30)
         code = requests.utils.unquote(sent.headers["location"].split("code=")[1].split("&")[0])
