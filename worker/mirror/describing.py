@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from models.mirror import Drift
 from worker.log import get_logger
 from worker.mirror import tables
-from worker.mirror.cursor import DESCRIBE_EVERY
+from worker.mirror.cursor import DESCRIBE_EVERY, SHORTEST_OVERLAP
 from worker.mirror.requests import request_run
 from worker.mirror.schema import Change, TableSpec, changes, table_spec
 from worker.mirror.work import NOW, Work, spec_of
@@ -36,7 +36,7 @@ def describe(work: Work) -> None:
                 session,
                 object=spec.object,
                 describe=answer.json,
-                describe_modified=answer.last_modified.isoformat() if answer.last_modified else None,
+                describe_modified=_settled(answer.last_modified, rest.org_now(work.client)),
                 skipped_fields=list(spec.skipped),
                 stamp_field=spec.stamp,
             )
@@ -62,6 +62,13 @@ def _follow(session: Session, work: Work, spec: TableSpec) -> None:
 def _needs_values(change: Change) -> bool:
     """A new or retyped field did not stamp the records that have it: only reading them all brings its values."""
     return change.change in ("added", "retyped")
+
+
+def _settled(modified: datetime | None, now: datetime) -> str | None:
+    """What to ask with next time. HTTP dates have whole seconds: within one, a second change would go unseen."""
+    if modified is None or now - modified < SHORTEST_OVERLAP:
+        return None
+    return modified.isoformat()
 
 
 def _instant(text: str) -> datetime:
