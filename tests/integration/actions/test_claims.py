@@ -1,0 +1,199 @@
+"""Claims on actions: one owner, outcomes only under a valid claim, the next of a line goes on in the same transaction."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from worker.actions import claims, due, store
+from worker.actions.accept import Intent, accept
+from worker.actions.claims import Batch, Change, Queue
+from worker.actions.deps import ActionDeps
+from worker.actions.outcome import Delivered, Problem
+from worker.actions.upkeep import upkeep
+from worker.errors import FencedError
+
+Rows = Callable[..., list[tuple[Any, ...]]]
+RECORD = "003000000000001AAA"
+SENT_AT = datetime(2026, 1, 1, tzinfo=UTC)
+TTL = timedelta(seconds=60)
+EXPIRED = timedelta(seconds=-1)
+SETTLING = timedelta(seconds=600)
+BUSY = Problem("UNABLE_TO_LOCK_ROW", "busy")
+
+
+def update(email: str) -> Intent:
+    return Intent("Contact", "update", {"Email": email}, record_id=RECORD)
+
+
+def create() -> Intent:
+    return Intent("Contact", "create", {"LastName": "x"})
+
+
+def queue_of(deps: ActionDeps, rows: Rows) -> Queue:
+    ((queue_id,),) = rows("SELECT id FROM sfsync.action_queues WHERE object = 'Contact'")
+    with deps.database.transaction() as session:
+        queue = claims.find_queue(session, queue_id)
+    assert queue
+    return queue
+
+
+def claim(deps: ActionDeps, queue: Queue, ttl: timedelta = TTL) -> Batch | None:
+    with deps.database.transaction() as session:
+        return claims.claim_batch(session, queue, now=deps.database.now(), sent_at=SENT_AT, ttl=ttl)
+
+
+def write(deps: ActionDeps, batch: Batch, *changes: Change) -> None:
+    with deps.database.transaction() as session:
+        claims.write(session, batch, changes)
+
+
+def delivered(batch: Batch, record_id: str = RECORD) -> list[Change]:
+    outcome = Delivered(record_id).as_json()
+    return [Change(one.id, "delivered", outcome=outcome, record_id=record_id) for one in batch.actions]
+
+
+def test_a_batch_has_the_heads_of_one_kind_and_is_claimed_once(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    accept(deps, connection_id, [create(), update("1@b.example"), create(), update("2@b.example")], source="cli")
+    queue = queue_of(deps, rows)
+    first, second = claim(deps, queue), claim(deps, queue)
+    assert first
+    assert second
+    assert claim(deps, queue) is None
+    assert [one.operation for one in first.actions] == ["create", "create"]
+    assert [one.fields["Email"] for one in second.actions] == ["1@b.example"]
+
+
+def test_the_next_of_a_line_is_ready_when_the_one_before_is_delivered(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    accept(deps, connection_id, [update("1@b.example"), update("2@b.example")], source="cli")
+    batch = claim(deps, queue_of(deps, rows))
+    assert batch
+    write(deps, batch, *delivered(batch))
+    found = rows("SELECT state, finished_at IS NOT NULL, claim_token FROM sfsync.actions ORDER BY ticket")
+    assert found == [("delivered", True, None), ("ready", False, None)]
+
+
+@pytest.mark.parametrize(
+    ("state", "goes_on"), [("held", True), ("rejected", True), ("ready", False), ("in_doubt", False)]
+)
+def test_what_is_over_lets_the_next_go_on_and_what_is_not_does_not(
+    deps: ActionDeps, connection_id: int, rows: Rows, state: str, goes_on: bool
+) -> None:
+    accept(deps, connection_id, [update("1@b.example"), update("2@b.example")], source="cli")
+    batch = claim(deps, queue_of(deps, rows))
+    assert batch
+    write(deps, batch, Change(batch.actions[0].id, state, problem=BUSY))
+    assert rows("SELECT state FROM sfsync.actions WHERE ticket = 2") == [("ready" if goes_on else "waiting",)]
+
+
+def test_an_outcome_that_comes_after_the_claim_ran_out_is_not_written(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    accept(deps, connection_id, [create(), create()], source="cli")
+    queue = queue_of(deps, rows)
+    slow = claim(deps, queue, EXPIRED)
+    assert slow
+    with deps.database.transaction() as session:
+        claims.expire(session, queue, now=deps.database.now(), settling=SETTLING)
+    assert rows("SELECT DISTINCT state, doubt_until > clock_timestamp() FROM sfsync.actions") == [("in_doubt", True)]
+    with pytest.raises(FencedError):
+        write(deps, slow, *delivered(slow))
+    assert rows("SELECT DISTINCT state FROM sfsync.actions") == [("in_doubt",)]
+
+
+def test_one_lost_action_fences_the_whole_write(deps: ActionDeps, connection_id: int, rows: Rows) -> None:
+    accept(deps, connection_id, [create(), create()], source="cli")
+    batch = claim(deps, queue_of(deps, rows))
+    assert batch
+    rows("UPDATE sfsync.actions SET claim_token = nextval('sfsync.claim_tokens') WHERE id = %s", batch.actions[0].id)
+    with pytest.raises(FencedError):
+        write(deps, batch, *delivered(batch))
+    assert rows("SELECT DISTINCT state FROM sfsync.actions") == [("sending",)]
+
+
+def test_what_waits_for_allowance_counts_no_attempt(deps: ActionDeps, connection_id: int, rows: Rows) -> None:
+    accept(deps, connection_id, [create()], source="cli")
+    batch = claim(deps, queue_of(deps, rows))
+    assert batch
+    assert batch.actions[0].attempts == 1
+    write(deps, batch, Change(batch.actions[0].id, "ready", after=TTL, problem=BUSY, attempt_back=True))
+    assert rows("SELECT state, attempts, due_at > clock_timestamp() FROM sfsync.actions") == [("ready", 0, True)]
+    assert claim(deps, queue_of(deps, rows)) is None
+
+
+def test_after_a_doubt_the_record_stays_quiet_until_the_lost_write_can_no_longer_land(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    accept(deps, connection_id, [update("1@b.example"), update("2@b.example")], source="cli")
+    queue = queue_of(deps, rows)
+    lost = claim(deps, queue)
+    assert lost
+    write(deps, lost, Change(lost.actions[0].id, "in_doubt", problem=BUSY, doubt=SETTLING))
+    with deps.database.transaction() as session:
+        held = claims.claim_doubt(session, queue, now=deps.database.now(), ttl=TTL)
+    assert held
+    write(deps, held.batch, Change(held.batch.actions[0].id, "ready"))
+    again = claim(deps, queue)
+    assert again
+    assert again.actions[0].doubted
+    write(deps, again, *delivered(again))
+    accept(deps, connection_id, [update("3@b.example")], source="cli")
+    found = rows("SELECT ticket, state, due_at > clock_timestamp() FROM sfsync.actions ORDER BY ticket")
+    assert found == [(1, "delivered", False), (2, "ready", True), (3, "waiting", False)]
+
+
+def test_a_queue_rests_until_its_next_work_and_is_due_again_then(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    accept(deps, connection_id, [create()], source="cli")
+    queue = queue_of(deps, rows)
+    batch = claim(deps, queue)
+    with deps.database.transaction() as session:
+        assert due.due_queues(session, 10) == [queue.id]
+        assert claims.rest_queue(session, queue, recheck=TTL)
+        assert due.due_queues(session, 10) == []
+    assert batch
+    write(deps, batch, *delivered(batch))
+    rows("UPDATE sfsync.actions SET remembered_at = clock_timestamp()")
+    with deps.database.transaction() as session:
+        claims.rest_queue(session, queue, recheck=TTL)
+    assert rows("SELECT next_due_at FROM sfsync.action_queues") == [(None,)]
+
+
+def test_a_queue_cannot_be_put_to_sleep_while_somebody_adds_to_it(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    accept(deps, connection_id, [create()], source="cli")
+    queue = queue_of(deps, rows)
+
+    with deps.database.transaction() as adding:
+        store.awaken(adding, connection_id, "Contact")
+        with deps.database.transaction() as session:
+            assert not claims.rest_queue(session, queue, recheck=TTL)
+
+
+def test_a_disconnected_connection_is_not_served(deps: ActionDeps, connection_id: int, rows: Rows) -> None:
+    accept(deps, connection_id, [create()], source="cli")
+    rows("UPDATE salesforce_oauth_tokens SET state = 'revoked'")
+    with deps.database.transaction() as session:
+        assert due.due_queues(session, 10) == []
+    rows("UPDATE salesforce_oauth_tokens SET state = 'active'")
+    with deps.database.transaction() as session:
+        assert len(due.due_queues(session, 10)) == 1
+
+
+def test_upkeep_mends_a_lost_hint_and_a_line_without_a_head(
+    deps: ActionDeps, connection_id: int, rows: Rows, woken: list[int]
+) -> None:
+    accept(deps, connection_id, [update("1@b.example"), update("2@b.example")], source="cli")
+    rows("UPDATE sfsync.actions SET state = 'waiting'")
+    rows("UPDATE sfsync.action_queues SET next_due_at = NULL")
+    woken.clear()
+    upkeep(deps)
+    assert rows("SELECT state FROM sfsync.actions ORDER BY ticket") == [("ready",), ("waiting",)]
+    assert rows("SELECT id FROM sfsync.action_queues WHERE next_due_at <= clock_timestamp()") == [(woken[0],)]
