@@ -100,7 +100,8 @@ class Server:
     async def _call(self, scope: Scope, receive: Receive) -> AsyncIterator[Call]:
         """The call with its body; what is uploaded goes to a file that lives as long as the call."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        raw_path = scope["raw_path"].decode("latin-1").partition("?")[0]
+        # The vendor's command line keeps the slash at the end of an instance URL: //services/data/...
+        raw_path = "/" + scope["raw_path"].decode("latin-1").partition("?")[0].lstrip("/")
         upload = self._upload_path(scope["method"], raw_path)
         body = b"" if upload else await _body(receive, headers)
         if upload:
