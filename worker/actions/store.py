@@ -145,6 +145,13 @@ def _take_tickets(session: Session, connection_id: int, actions: Sequence[New]) 
     return tickets
 
 
+def take_ticket(session: Session, connection_id: int, line: Line) -> int:
+    """Lock one line and take its next ticket."""
+    lines = exact.dumps([{"object": line[0], "order_key": line[1], "count": 1}])
+    row = session.execute(text(TAKE_TICKETS), {"connection": connection_id, "lines": lines}).one()
+    return int(row.next_ticket) - 1
+
+
 def _row(action: New, ticket: int) -> dict[str, Any]:
     return {
         "id": str(action.id),

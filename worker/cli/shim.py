@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-GRACE_SECONDS = 20
+GRACE_SECONDS = 25  # longer than the longest wait for an outcome
 
 
 def register(app: typer.Typer) -> None:

@@ -3,6 +3,7 @@
 Also for malformed bodies, unknown paths, wrong methods and our own bugs: no exception's text ever leaves the house.
 """
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,12 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from worker.actions import exact
 from worker.errors import DisconnectedError, OverBudgetError, RejectedError, SyncError, TransientError
 from worker.log import get_logger
 
 log = get_logger(__name__)
 
 NOT_CONNECTED = "Could not get authenticated Salesforce client. Please connect your Salesforce account."
+SINGULAR = {"contacts": "CONTACT", "accounts": "ACCOUNT", "opportunities": "OPPORTUNITY", "leads": "LEAD"}
+RECORD_PATH = re.compile(rf"/api/salesforce/({'|'.join(SINGULAR)})(?:/(.+))?$")
 CODES = {
     400: "VALIDATION_ERROR",
     401: "UNAUTHORIZED",
@@ -26,6 +30,14 @@ CODES = {
     415: "UNSUPPORTED_MEDIA_TYPE",
     422: "VALIDATION_ERROR",
 }
+
+
+class ExactResponse(JSONResponse):
+    """JSON whose numbers are as exact as the database's."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return exact.dumps(content).encode()
 
 
 class Refusal(Exception):
@@ -44,7 +56,7 @@ class Refusal(Exception):
 
 def ok(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
     """A good answer."""
-    return JSONResponse({"ok": True, "data": data}, status, headers)
+    return ExactResponse({"ok": True, "data": data}, status, headers)
 
 
 def refused(
@@ -52,7 +64,7 @@ def refused(
 ) -> JSONResponse:
     """A bad answer."""
     error = {"code": code, "message": message} | ({} if details is None else {"details": details})
-    return JSONResponse({"ok": False, "error": error}, status, headers)
+    return ExactResponse({"ok": False, "error": error}, status, headers)
 
 
 def not_connected() -> Refusal:
@@ -66,7 +78,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(SyncError, _on_sync_error)
-    app.add_exception_handler(Exception, _on_bug)
 
 
 async def _on_refusal(_request: Request, error: Exception) -> JSONResponse:
@@ -93,7 +104,7 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     return refused(400, "VALIDATION_ERROR", first, faults)
 
 
-async def _on_sync_error(_request: Request, error: Exception) -> JSONResponse:
+async def _on_sync_error(request: Request, error: Exception) -> JSONResponse:
     """Errors that a use case raised on purpose."""
     if isinstance(error, DisconnectedError):
         return refused(401, "AUTH_ERROR", NOT_CONNECTED)
@@ -106,10 +117,19 @@ async def _on_sync_error(_request: Request, error: Exception) -> JSONResponse:
         )
     if isinstance(error, TransientError):
         return refused(503, "UNAVAILABLE", "The org cannot be reached now; try again.", headers={"Retry-After": "5"})
-    log.error("shim.error", error=type(error).__name__)
-    return refused(500, "INTERNAL_ERROR", "Something went wrong here; the request id names it in the log.")
+    return await on_bug(request, error)
 
 
-async def _on_bug(_request: Request, error: Exception) -> JSONResponse:
+async def on_bug(request: Request, error: Exception) -> JSONResponse:
+    """Our own fault: the log has it, the answer does not."""
     log.error("shim.bug", error=type(error).__name__, exc_info=error)
-    return refused(500, "INTERNAL_ERROR", "Something went wrong here; the request id names it in the log.")
+    return refused(500, _bug_code(request.url.path), "Something went wrong here; the request id names it in the log.")
+
+
+def _bug_code(path: str) -> str:
+    """The codes that callers of the record routes know: CONTACTS_HANDLING_FAILED, OPPORTUNITY_HANDLING_FAILED, …"""
+    found = RECORD_PATH.match(path)
+    if found is None:
+        return "INTERNAL_ERROR"
+    collection, record_id = found.groups()
+    return f"{SINGULAR[collection] if record_id else collection.upper()}_HANDLING_FAILED"

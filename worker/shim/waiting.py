@@ -1,0 +1,69 @@
+"""Waiting for outcomes without holding a thread: one short question to Postgres for everybody who waits in this process.
+
+Not LISTEN: that needs a connection of its own, and is lost behind a pooler in transaction mode.
+"""
+
+import asyncio
+from uuid import UUID
+
+from starlette.concurrency import run_in_threadpool
+
+from worker.actions import store
+from worker.db import Database
+from worker.log import get_logger
+
+log = get_logger(__name__)
+
+QUICK_SECONDS = 0.03  # between two questions while somebody has just begun to wait
+SLOW_SECONDS = 0.25  # later
+QUICK_ROUNDS = 60
+TROUBLE_SECONDS = 1.0  # Postgres did not answer
+
+
+class Outcomes:
+    """Who waits for which action. Used from the event loop alone."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._rounds = 0
+
+    async def wait(self, action_id: UUID, seconds: float) -> None:
+        """Return when nothing more happens with the action by itself, or after `seconds`."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(action_id, set()).add(done)
+        self._rounds = 0
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._ask())
+        try:
+            await asyncio.wait_for(done, seconds)
+        except TimeoutError:
+            pass
+        finally:
+            self._forget(action_id, done)
+
+    def _forget(self, action_id: UUID, done: "asyncio.Future[None]") -> None:
+        waiting = self._waiting.get(action_id, set())
+        waiting.discard(done)
+        if not waiting:
+            self._waiting.pop(action_id, None)
+
+    async def _ask(self) -> None:
+        while self._waiting:
+            try:
+                settled = await run_in_threadpool(self._settled, list(self._waiting))
+            except Exception as error:  # they wait until their time is over, and get a 202
+                log.warning("shim.cannot_ask", error=type(error).__name__)
+                await asyncio.sleep(TROUBLE_SECONDS)
+                continue
+            for action_id in settled:
+                for done in self._waiting.get(action_id, ()):
+                    if not done.done():
+                        done.set_result(None)
+            self._rounds += 1
+            await asyncio.sleep(QUICK_SECONDS if self._rounds < QUICK_ROUNDS else SLOW_SECONDS)
+
+    def _settled(self, ids: list[UUID]) -> set[UUID]:
+        with self._database.transaction() as session:
+            return store.settled(session, ids)
