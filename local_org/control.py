@@ -5,10 +5,11 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from local_org import deletion, dml, seed
+from local_org import deletion, dml, exchange, seed
 from local_org.catalogue import ObjectType, field_from_data
 from local_org.context import Answer
 from local_org.errors import ApiError
@@ -151,6 +152,11 @@ def create_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     return {"ids": ids}
 
 
+def export(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Write the org as a Data Export folder at `folder`; rows by object."""
+    return exchange.export_folder(org, Path(str(values["folder"])))
+
+
 def ledger(org: Org, values: dict[str, Any]) -> list[dict[str, Any]]:
     """Calls from number `since` on."""
     return org.ledger.entries(int(values.get("since", 0)))
@@ -244,6 +250,7 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Handler], ...] = tuple(
         ("POST", "rows/create", create_rows),
         ("POST", "rows/undelete", undelete_rows),
         ("POST", "rows/purge", purge_rows),
+        ("POST", "export", export),
         ("GET", "ledger", ledger),
         ("DELETE", "ledger", clear_ledger),
         ("POST", "clock", set_clock),
