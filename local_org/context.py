@@ -1,7 +1,7 @@
 """What a handler of the data API gets and gives: one call, and one answer."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,12 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+Reply = Answer | Response | FileSlices
 Result = dict[str, Any] | list[Any] | Answer | Response | FileSlices | None
+
+
+def _nowhere(_ctx: "Context", _path: str) -> Reply:
+    raise not_found()
 
 
 @dataclass(slots=True)
@@ -39,7 +44,8 @@ class Context:
 
     `version` is the path's, such as "68.0"; `headers` have lower-case names; `query` has the last value of
     each parameter; `host_url` is the org's address as the caller reached it; `upload` is the file that holds
-    the body of calls that send data; `change` is set inside a transaction of several calls.
+    the body of calls that send data; `change` is set inside a transaction of several calls; `dispatch` answers a call
+    that this one contains.
     """
 
     org: "Org"
@@ -57,6 +63,7 @@ class Context:
     request: Request | None = None
     upload: Path | None = None
     change: Change | None = None
+    dispatch: "Callable[[Context, str], Reply]" = field(default=_nowhere)
 
     @contextmanager
     def writing(self) -> Iterator[Change]:

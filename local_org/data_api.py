@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from local_org import bulk1, bulk1_forms, metadata
 from local_org.bulk_results import FileSlices
-from local_org.context import Answer, Context, Result
+from local_org.context import Answer, Context, Reply, Result
 from local_org.errors import ApiError, not_found, session_expired
 from local_org.routes import data_router
 
@@ -40,9 +40,6 @@ class Call:
     host_url: str
     body: bytes = b""
     upload: Path | None = None
-
-
-Reply = Answer | Response | FileSlices
 
 
 def answer(org: "Org", call: Call) -> tuple[Reply, str | None]:
@@ -137,6 +134,7 @@ def _context(org: "Org", call: Call, version: str, session: "Session") -> Contex
         host_url=call.host_url,
         session=session,
         upload=call.upload,
+        dispatch=dispatch,
     )
 
 

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from local_org import grants, identity, users
-from local_org.context import Answer
-from local_org.data_api import Call, Reply
+from local_org.context import Answer, Reply
+from local_org.data_api import Call
 from local_org.errors import OAuthError
 from local_org.tokens import Client
 

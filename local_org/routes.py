@@ -4,10 +4,13 @@ from local_org import (
     bulk_ingest,
     bulk_query,
     collections,
+    composite,
     metadata,
     query,
     replication,
     rows,
+    tree,
+    ui_records,
 )
 from local_org.context import Context, Result
 from local_org.routing import Router
@@ -48,6 +51,12 @@ def _add_rows(router: Router) -> None:
 
 def _add_composite(router: Router) -> None:
     add = router.add
+    add("composite", POST=composite.composite)
+    add("composite/batch", POST=composite.batch)
+    add("composite/graph", POST=composite.graph)
+    add("composite/tree/{object_name}", POST=tree.create)
+    add("ui-api/records", POST=ui_records.create)
+    add("ui-api/records/{record_id}", GET=ui_records.get)
     add("composite/sobjects", POST=collections.create, PATCH=collections.update, DELETE=collections.delete)
     add(
         "composite/sobjects/{object_name}",

@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from local_org import control, data_api, oauth
 from local_org.clock import Clock
-from local_org.context import Answer
+from local_org.context import Answer, Reply
 from local_org.data_api import Call
 from local_org.ledger import Entry
 from local_org.metadata import http_date
@@ -85,7 +85,7 @@ class Server:
         await _send_reply(reply, call, scope, receive, send)
 
     @staticmethod
-    def _route(call: Call) -> Callable[[Org, Call], tuple[data_api.Reply, str | None]]:
+    def _route(call: Call) -> Callable[[Org, Call], tuple[Reply, str | None]]:
         return data_api.answer if call.path.startswith(data_api.PREFIXES) else oauth.answer
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -246,7 +246,7 @@ async def _body(receive: Receive, headers: dict[str, str]) -> bytes:
     return gzip.decompress(body) if headers.get("content-encoding") == "gzip" and body else body
 
 
-async def _send_reply(reply: data_api.Reply, call: Call | None, scope: Scope, receive: Receive, send: Send) -> None:
+async def _send_reply(reply: Reply, call: Call | None, scope: Scope, receive: Receive, send: Send) -> None:
     if not isinstance(reply, Answer):
         await reply(scope, receive, send)
         return
