@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from local_org import cursors
+from local_org.columns import column_metadata
 from local_org.context import Context
 from local_org.errors import ApiError
 from local_org.records import Record, Rendering
@@ -30,6 +31,8 @@ def run_query(ctx: Context) -> Record:
     """GET query?q= (or ?explain=)."""
     if "explain" in ctx.query:
         return explain(ctx, ctx.query["explain"])
+    if ctx.query.get("columns", "").lower() == "true":
+        return columns(ctx, ctx.query.get("q", ""))
     return query(ctx, ctx.query.get("q", ""), all_rows=False, batch_size=_asked_batch(ctx))
 
 
@@ -157,6 +160,12 @@ class _Pages:
 def _linked(sql: Sql, parent: str | None) -> Sql:
     """A child query's first bound value is its parent's id."""
     return sql if parent is None else Sql(sql.text, (parent, *sql.values[1:]))
+
+
+def columns(ctx: Context, soql: str) -> dict[str, Any]:
+    """GET query?q=&columns=true: what the query's columns are; the vendor's command line asks for it."""
+    with ctx.store.read() as conn:
+        return column_metadata(translated(ctx.org, ctx.user, conn, soql, all_rows=False))
 
 
 def explain(ctx: Context, soql: str) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from local_org.soql.sql import NOTHING, Sql
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A value: column `index` of the row. `formatted`: FORMAT() was asked for."""
+    """A value: column `index` of the row. `formatted`: FORMAT() was asked for; `function`: of an aggregate."""
 
     key: str
     field: Field
     index: int
     formatted: bool = False
+    function: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -319,7 +319,9 @@ class _Translation:
             key = key or reference.names[-1]
             if any(output.key == key for output in outputs):
                 raise self._error(reference.at, f"duplicate alias: {key}")
-            outputs.append(Leaf(key, reference.field, self._column(reference.sql)))
+            call = item.expression
+            function = functions.function_name(call) if isinstance(call, ast.Call) else None
+            outputs.append(Leaf(key, reference.field, self._column(reference.sql), function=function))
         return tuple(outputs)
 
     def _grouped(self, expression: ast.Expression) -> Reference:

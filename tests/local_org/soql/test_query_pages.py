@@ -97,3 +97,20 @@ def test_explain_tells_how_many_rows_a_query_finds(caller) -> None:
     ctx = caller.context(query={"explain": f"SELECT Id FROM Account WHERE Id = '{ids[0]}'"})
     plan = query.run_query(ctx)["plans"][0]
     assert (plan["cardinality"], plan["sobjectCardinality"], plan["leadingOperationType"]) == (1, 4, "Index")
+
+
+def test_columns_tells_what_a_query_selects(caller) -> None:
+    def columns(soql: str):
+        return query.run_query(caller.context(query={"q": soql, "columns": "true"}))
+
+    told = columns("SELECT Id, Owner.Name, (SELECT LastName FROM Contacts) FROM Account")
+    assert (told["entityName"], told["idSelected"], told["groupBy"]) == ("Account", True, False)
+    names = [
+        (c["columnName"], c["aggregate"], [j["columnName"] for j in c["joinColumns"]]) for c in told["columnMetadata"]
+    ]
+    assert names == [("Id", False, []), ("Owner", False, ["Name"]), ("Contacts", True, ["LastName"])]
+    grouped = columns("SELECT Industry, COUNT(Id) FROM Account GROUP BY Industry")["columnMetadata"]
+    assert [(c["columnName"], c["displayName"], c["aggregate"]) for c in grouped] == [
+        ("Industry", "Industry", False),
+        ("expr0", "count", True),
+    ]
