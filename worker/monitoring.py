@@ -43,10 +43,10 @@ SELECT m.id, m.object, m.table_name, c.schema_name, c.user_id, m.state, m.state_
 """
 
 ACTIONS = """
-SELECT state, count(*) AS count, extract(epoch FROM clock_timestamp() - min(a.created_at)) AS oldest_seconds
+SELECT a.state, count(*) AS count, extract(epoch FROM clock_timestamp() - min(a.created_at)) AS oldest_seconds
   FROM sfsync.actions a JOIN salesforce_oauth_tokens c ON c.id = a.connection_id
  WHERE (CAST(:user_id AS text) IS NULL OR c.user_id = :user_id)
- GROUP BY state ORDER BY state
+ GROUP BY a.state ORDER BY a.state
 """
 
 PROCESSES = """
