@@ -1,0 +1,296 @@
+"""Delivery against a whole org, over the wire: once, in order, whatever happens in between."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.edge.test_local_org import client_of
+from tests.org import Org, start_org
+from worker.actions import deliver
+from worker.actions.accept import Accepted, Intent, accept
+from worker.actions.deps import ActionDeps
+from worker.db import Database
+from worker.errors import DisconnectedError
+from worker.salesforce import rest, soql
+from worker.settings import load_settings
+from worker.steps import Again, Busy, Done, Step
+
+Rows = Callable[..., list[tuple[Any, ...]]]
+COLLECTIONS = "/composite/sobjects"
+LATER = timedelta(seconds=700)  # past the settling time
+
+
+class World:
+    """An org, our database, a connection between them."""
+
+    def __init__(self, org: Org, database: Database, database_url: str) -> None:
+        self.org = org
+        self.url = database_url
+        self.remembered: list[tuple[str, str]] = []
+        settings = load_settings({"DATABASE_URL": database_url, "ENCRYPTION_KEY": "A" * 43})
+        self.deps = ActionDeps(
+            database, settings, lambda _: client_of(org), self._remember, lambda _name, _id, _lane=None: None
+        )
+        insert = """
+            INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, salesforce_user_id)
+            VALUES ('u', 'client_credentials', %s, 'salesforce', 'x', %s) RETURNING id
+        """
+        ((self.connection_id,),) = self.rows(insert, org.url, org.user_id)
+
+    def _remember(self, _connection_id: int, object_name: str, ids: list[str]) -> None:
+        self.remembered += [(object_name, one) for one in ids]
+
+    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def accept(self, *intents: Intent) -> list[Accepted]:
+        return accept(self.deps, self.connection_id, intents, source="cli")
+
+    def step(self, *, later: timedelta = timedelta(0), queue: str = "%") -> Step:
+        ((queue_id,),) = self.rows("SELECT id FROM sfsync.action_queues WHERE object LIKE %s", queue)
+        return deliver.step(self.deps, queue_id, now=self.deps.database.now() + later, chance=lambda: 0.0)
+
+    def states(self) -> list[str]:
+        return [row[0] for row in self.rows("SELECT state FROM sfsync.actions ORDER BY created_at, ticket, id")]
+
+    def error(self) -> dict[str, Any]:
+        return dict(self.rows("SELECT error FROM sfsync.actions WHERE error IS NOT NULL")[0][0])
+
+    def find(self, object_name: str, name: str, *fields: str) -> list[dict[str, Any]]:
+        field = "LastName" if object_name in ("Contact", "Lead") else "Name"
+        where = f"{field} = {soql.literal(name)}"
+        page = rest.query(client_of(self.org), soql.select(object_name, ["Id", *fields], where=where))
+        return page.records
+
+    def spoil(self, action: dict[str, Any], **match: Any) -> None:
+        self.org.control.add_fault(match={"path_regex": COLLECTIONS, **match}, action=action)
+
+    def writes(self) -> int:
+        return sum(COLLECTIONS in entry["path"] for entry in self.org.control.ledger())
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Org]:
+    with start_org(tmp_path_factory.mktemp("deliver") / "org", seed="Account=3,Contact=3,Opportunity=3") as org:
+        yield org
+
+
+@pytest.fixture
+def world(shared: Org, database: Database, database_url: str) -> Iterator[World]:
+    shared.control.clear_faults()
+    shared.control.clear_ledger()
+    yield World(shared, database, database_url)
+    shared.control.clear_faults()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A record name of this test alone."""
+    return f"t {abs(hash(request.node.nodeid)) % 10**9}"
+
+
+def contact(name: str, **fields: Any) -> Intent:
+    return Intent("Contact", "create", {"LastName": name, **fields})
+
+
+def plain(name: str) -> Intent:
+    """A create of an object without a key field."""
+    return Intent("Campaign", "create", {"Name": name})
+
+
+def test_creates_go_in_one_call_and_are_remembered(world: World, name: str) -> None:
+    world.accept(*[contact(name) for _ in range(5)])
+    assert isinstance(world.step(), Again)
+    found = world.find("Contact", name)
+    outcomes = world.rows("SELECT outcome ->> 'id', record_id, remembered_at IS NOT NULL FROM sfsync.actions")
+    assert len(found) == 5
+    assert {row[0] for row in outcomes} == {row["Id"] for row in found}
+    assert all(row == (row[0], row[0], True) for row in outcomes)
+    assert sorted(world.remembered) == sorted(("Contact", row["Id"]) for row in found)
+    assert world.writes() == 1
+    assert isinstance(world.step(), Done)
+    assert world.rows("SELECT next_due_at FROM sfsync.action_queues") == [(None,)]
+
+
+def test_an_update_is_exact_and_the_next_one_of_the_record_follows(world: World, name: str) -> None:
+    ((record_id,), *_) = [
+        (row["Id"],) for row in rest.query(client_of(world.org), "SELECT Id FROM Opportunity").records
+    ]
+    for amount in (Decimal("1234567890123456.78"), Decimal("2.50")):
+        world.accept(Intent("Opportunity", "update", {"Name": name, "Amount": amount}, record_id=record_id))
+    world.step()
+    assert world.find("Opportunity", name, "Amount")[0]["Amount"] == Decimal("1234567890123456.78")
+    world.step()
+    assert world.find("Opportunity", name, "Amount")[0]["Amount"] == Decimal("2.5")
+    assert world.states() == ["delivered", "delivered"]
+
+
+def test_one_refused_record_blocks_no_other_and_keeps_the_orgs_words(world: World, name: str) -> None:
+    world.accept(contact(name, Email="nonsense"), contact(name))
+    world.step()
+    assert sorted(world.states()) == ["delivered", "rejected"]
+    assert world.error()["code"] == "INVALID_EMAIL_ADDRESS"
+    assert world.error()["fields"] == ["Email"]
+
+
+def test_a_batch_that_is_refused_as_a_whole_is_halved_until_the_culprit_is_alone(world: World, name: str) -> None:
+    bad = {"status": 400, "body": [{"errorCode": "INVALID_FIELD", "message": "No such column", "fields": []}]}
+    world.spoil(bad, body_regex=f"{name} bad", times=None)
+    world.accept(*[contact(f"{name} bad" if place == 3 else name) for place in range(8)])
+    world.step()
+    assert sorted(world.states()) == ["delivered"] * 7 + ["rejected"]
+    assert len(world.find("Contact", name)) == 7
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_keyed_create_whose_answer_is_lost_is_there_once(world: World, name: str, cut: str) -> None:
+    world.spoil({"cut": cut})
+    world.accept(contact(name))
+    world.step()
+    assert world.states() == ["in_doubt"]
+    world.step()
+    world.step()
+    assert world.states() == ["delivered"]
+    assert len(world.find("Contact", name)) == 1
+
+
+def test_a_keyed_create_whose_worker_died_after_sending_is_there_once(world: World, name: str) -> None:
+    world.accept(contact(name))
+    _die_before_the_outcome(world)
+    assert len(world.find("Contact", name)) == 1
+    world.rows("UPDATE sfsync.actions SET claim_until = clock_timestamp() - interval '1 second'")
+    world.step()
+    world.step()
+    assert world.states() == ["delivered"]
+    assert len(world.find("Contact", name)) == 1
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_an_unkeyed_create_whose_answer_is_lost_is_there_once(world: World, name: str, cut: str) -> None:
+    world.spoil({"cut": cut})
+    world.accept(plain(name))
+    world.step()
+    world.step()
+    assert world.states() == ["delivered" if cut == "after" else "in_doubt"]
+    world.step(later=LATER)
+    world.step(later=LATER)
+    assert world.states() == ["delivered"]
+    assert len(world.find("Campaign", name)) == 1
+    assert world.rows("SELECT outcome -> 'adopted' FROM sfsync.actions") == [(True if cut == "after" else None,)]
+
+
+def test_equal_unkeyed_creates_in_doubt_are_paired_one_to_one(world: World, name: str) -> None:
+    world.accept(*[plain(name) for _ in range(4)])
+    world.spoil({"cut": "after"})
+    world.step()
+    world.step()
+    assert world.states() == ["delivered"] * 4
+    assert len({row[0] for row in world.rows("SELECT record_id FROM sfsync.actions")}) == 4
+    assert len(world.find("Campaign", name)) == 4
+
+
+def test_an_unkeyed_create_is_not_sent_again_while_a_record_of_ours_is_unexplained(world: World, name: str) -> None:
+    world.spoil({"cut": "before"})
+    world.accept(plain(name))
+    world.step()
+    unexplained = rest_create(world.org, "Campaign", {"Name": f"{name} changed by the org"})
+    world.step(later=LATER)
+    assert world.states() == ["held"]
+    assert world.error()["code"] == "IN_DOUBT"
+    assert unexplained in world.error()["candidates"]
+    assert world.find("Campaign", name) == []
+
+
+def test_an_update_whose_answer_is_lost_is_sent_again_and_the_next_one_waits(world: World, name: str) -> None:
+    record_id = rest_create(world.org, "Contact", {"LastName": name})
+    for phone in ("1", "2"):
+        world.accept(Intent("Contact", "update", {"Phone": phone}, record_id=record_id))
+    world.spoil({"cut": "after"})
+    world.step()
+    world.step()
+    world.step()
+    assert world.states() == ["delivered", "ready"]
+    assert isinstance(world.step(), Done)  # the first sending could still land
+    world.step(later=LATER)
+    assert world.states() == ["delivered", "delivered"]
+    assert world.find("Contact", name, "Phone")[0]["Phone"] == "2"
+
+
+def test_a_delete_whose_answer_is_lost_counts_as_done(world: World, name: str) -> None:
+    record_id = rest_create(world.org, "Contact", {"LastName": name})
+    world.accept(Intent("Contact", "delete", record_id=record_id))
+    world.spoil({"cut": "after"})
+    for _ in range(3):
+        world.step()
+    assert world.states() == ["delivered"]
+    assert world.find("Contact", name) == []
+
+
+def test_row_locks_are_tried_again_with_a_pause(world: World, name: str) -> None:
+    lock = {"errors": [{"statusCode": "UNABLE_TO_LOCK_ROW", "message": "busy", "fields": []}], "success": False}
+    world.spoil({"status": 200, "body": [lock]})
+    world.accept(contact(name))
+    world.step()
+    assert world.rows("SELECT state, attempts, due_at > clock_timestamp() FROM sfsync.actions") == [("ready", 1, True)]
+    world.step(later=timedelta(seconds=5))
+    assert world.states() == ["delivered"]
+
+
+def test_what_never_succeeds_is_held_for_a_person(world: World, name: str) -> None:
+    world.spoil({"status": 503, "body": [{"errorCode": "UNABLE_TO_LOCK_ROW", "message": "busy"}]}, times=None)
+    world.accept(contact(name))
+    for _ in range(deliver.is_exhausted.__globals__["ATTEMPTS"]):
+        world.step(later=LATER)
+    assert world.states() == ["held"]
+    assert world.error()["code"] == "UNABLE_TO_LOCK_ROW"
+
+
+def test_a_spent_allowance_waits_without_counting_attempts(world: World, name: str) -> None:
+    spent = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
+    world.spoil({"status": 403, "body": spent})
+    world.accept(contact(name))
+    world.step()
+    wait = "SELECT state, attempts, due_at > clock_timestamp() + interval '10 minutes' FROM sfsync.actions"
+    assert world.rows(wait) == [("ready", 0, True)]
+
+
+def test_a_disconnected_connection_parks_its_actions(world: World, name: str) -> None:
+    world.spoil({"status": 403, "body": [{"errorCode": "API_DISABLED_FOR_ORG", "message": "no"}]})
+    world.accept(contact(name))
+    with pytest.raises(DisconnectedError):
+        world.step()
+    assert world.rows("SELECT state, attempts FROM sfsync.actions") == [("ready", 0)]
+    world.rows("UPDATE salesforce_oauth_tokens SET state = 'revoked'")
+    assert isinstance(world.step(), Busy)
+    world.rows("UPDATE salesforce_oauth_tokens SET state = 'active'")
+    world.step(later=LATER)
+    assert world.states() == ["delivered"]
+
+
+def rest_create(org: Org, object_name: str, fields: dict[str, Any]) -> str:
+    answer = client_of(org).call("POST", f"sobjects/{object_name}", json=fields, idempotent=False)
+    return str(answer.body["id"])
+
+
+def _die_before_the_outcome(world: World) -> None:
+    """As a worker that is killed between the org's answer and our commit: the sending is in the org, our row says sending."""
+
+    class KilledError(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    original = deliver._write
+    deliver._write = die  # type: ignore[assignment]
+    try:
+        with pytest.raises(KilledError):
+            world.step()
+    finally:
+        deliver._write = original
