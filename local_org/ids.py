@@ -4,6 +4,7 @@ Source: Salesforce Help, "What are the different ID formats"; the first three ch
 """
 
 import re
+from functools import lru_cache
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 CHECKSUM = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
@@ -16,10 +17,13 @@ _PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
 
 def checksum(id15: str) -> str:
     """The three characters that turn a 15-character id into its 18-character form."""
-    return "".join(
-        CHECKSUM[sum(1 << i for i, char in enumerate(id15[start : start + 5]) if "A" <= char <= "Z")]
-        for start in (0, 5, 10)
-    )
+    return _check(id15[:5]) + _check(id15[5:10]) + _check(id15[10:])
+
+
+@lru_cache(65_536)
+def _check(group: str) -> str:
+    """One checksum character: bit i is set if character i of the group is a capital."""
+    return CHECKSUM[sum(1 << i for i, char in enumerate(group) if "A" <= char <= "Z")]
 
 
 def to_18(text: str) -> str | None:
@@ -44,6 +48,7 @@ def _restore_case(id15: str, check: str) -> str | None:
     return restored if checksum(restored) == check else None
 
 
+@lru_cache(65_536)
 def numbered(prefix: str, number: int) -> str:
     """The 18-character id of the `number`-th record (from 0) with this key prefix in this org."""
     head = f"{prefix}{INSTANCE}"

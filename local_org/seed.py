@@ -3,6 +3,7 @@
 Stamps lie in the past and many records share one, as after a mass update.
 """
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -124,17 +125,14 @@ def _write(
     item = org.store.catalogue.object(name)
     assert item is not None
     indexes = total is not None and total > 4 * BLOCK
-    base = {field.name: default_of(field) for field in item.stored}
-    marks = ", ".join("?" * len(base))
-    columns = ", ".join(quoted(column) for column in base)
-    statement = f"INSERT INTO {quoted(name)} ({columns}) VALUES ({marks})"
+    base = _base(item)
     done = 0
     with org.store.write() as conn:
         if indexes:
             for index in _index_names(conn, name):
                 conn.execute(f"DROP INDEX {quoted(index)}")
         while block := list(islice(rows, BLOCK)):
-            conn.executemany(statement, [_complete(item, base, row) for row in block])
+            _insert(conn, item, [_complete(item, base, row) for row in block])
             done += len(block)
             progress(name, done)
         org.store.reserve(conn, item.key_prefix, done)
@@ -150,11 +148,25 @@ def _index_names(conn: Any, name: str) -> list[str]:
     return [row[0] for row in rows.fetchall()]
 
 
-def _complete(item: ObjectType, base: Row, row: Row) -> tuple[Any, ...]:
-    owner = user_id(0)
-    whole = base | {"OwnerId": owner, "CreatedById": owner, "LastModifiedById": owner} | row
+def _base(item: ObjectType) -> Row:
+    """What every record has: defaults and owners. Columns that are null in all of them are left out."""
+    defaults = {field.name: default_of(field) for field in item.stored}
+    people = dict.fromkeys(("OwnerId", "CreatedById", "LastModifiedById"), user_id(0))
+    return {name: value for name, value in (defaults | people).items() if value is not None and name in defaults}
+
+
+def _complete(item: ObjectType, base: Row, row: Row) -> Row:
+    whole = base | row
     derive(item.name, whole, None, frozenset(row), whole.get("SystemModstamp") or START_MS)
-    return tuple(whole[name] for name in base)
+    return whole
+
+
+def _insert(conn: sqlite3.Connection, item: ObjectType, rows: list[Row]) -> None:
+    """Insert rows that all have the same columns."""
+    columns = ", ".join(quoted(column) for column in rows[0])
+    marks = ", ".join("?" * len(rows[0]))
+    values = [tuple(row.values()) for row in rows]
+    conn.executemany(f"INSERT INTO {quoted(item.name)} ({columns}) VALUES ({marks})", values)
 
 
 def _stamps(number: int, salt: int) -> Row:
