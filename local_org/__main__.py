@@ -5,8 +5,9 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from local_org import exchange, seed, tls
 from local_org.org import DEFAULT_PASSWORD, Org
+from local_org.proxy import HOSTS as PROXIED_HOSTS
+from local_org.proxy import Proxy
 from local_org.server import Server as OrgServer
 from local_org.tokens import Client
 
@@ -30,15 +33,31 @@ console = Console(stderr=True)
 class Server(uvicorn.Server):
     """A uvicorn server that says when it answers."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Any) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], proxy: "ProxyPort | None") -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._proxy = proxy
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, then tell."""
         await super().startup(sockets=sockets)
+        if self._proxy is not None and self.started:
+            await self._proxy.proxy.start(self._proxy.listener)
         if self.started:
             self._on_ready()
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyPort:
+    """The proxy for clients with fixed hosts, and where it listens."""
+
+    proxy: Proxy
+    listener: socket.socket
+
+    @property
+    def url(self) -> str:
+        host, port = self.listener.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def main(
@@ -64,9 +83,15 @@ def main(
     ] = None,
     ca_dir: Annotated[Path | None, typer.Option(help="Where the CA lies (default: the data folder).")] = None,
     ready_file: Annotated[Path | None, typer.Option(help="JSON file written once it answers.")] = None,
+    proxy: Annotated[
+        int | None, typer.Option(help="Also an HTTPS proxy at this port (0: any) for clients with fixed hosts.")
+    ] = None,
     log: Annotated[bool, typer.Option("--log", help="Log every request.")] = False,
 ) -> None:
     """Start a small Salesforce on localhost."""
+    if http and proxy is not None:
+        console.print("[red]local org:[/red] the proxy leads to HTTPS; leave --http out", highlight=False)
+        raise typer.Exit(2)
     org = Org(data.resolve())
     try:
         prepare(org, import_, seed_)
@@ -78,11 +103,13 @@ def main(
     changed = {"rotate": rotate, "session_minutes": session_minutes, "instance_url": instance_url}
     org.change_settings({name: value for name, value in changed.items() if value is not None})
     listener = listen(host, port)
+    proxy_port = None if proxy is None else _proxy(listener, host, proxy)
     try:
         serve(
             org,
             listener,
             host,
+            proxy=proxy_port,
             http=http,
             ca_dir=ca_dir,
             log=log,
@@ -104,6 +131,11 @@ def listen(host: str, port: int) -> socket.socket:
         console.print(f"[red]local org:[/red] cannot listen at {host}:{port}: {error.strerror}", highlight=False)
         raise typer.Exit(2) from None
     return listener
+
+
+def _proxy(org_listener: socket.socket, host: str, port: int) -> ProxyPort:
+    target_host, target_port = org_listener.getsockname()[:2]
+    return ProxyPort(Proxy(target_host, target_port), listen(host, port))
 
 
 def prepare(org: Org, import_folder: Path | None, seed_text: str | None) -> None:
@@ -141,6 +173,7 @@ def serve(
     listener: socket.socket,
     host: str,
     *,
+    proxy: ProxyPort | None,
     http: bool,
     ca_dir: Path | None,
     log: bool,
@@ -167,7 +200,7 @@ def serve(
         ssl_certfile=None,
     )
     if not http:
-        certificate, key = tls.server_certificate(ca_folder, folder, (host,))
+        certificate, key = tls.server_certificate(ca_folder, folder, (host, *(PROXIED_HOSTS if proxy else ())))
         config.ssl_certfile, config.ssl_keyfile = str(certificate), str(key)
         config.ssl_version = ssl.PROTOCOL_TLS_SERVER
     known = {
@@ -178,8 +211,9 @@ def serve(
         **login(org),
         "organization_id": org.organization_id,
         "pid": os.getpid(),
+        **({"proxy_url": proxy.url} if proxy else {}),
     }
-    Server(config, lambda: tell_ready(known, ready_file)).run(sockets=[listener])
+    Server(config, lambda: tell_ready(known, ready_file), proxy).run(sockets=[listener])
 
 
 def login(org: Org) -> dict[str, str]:
@@ -198,6 +232,8 @@ def tell_ready(known: dict[str, Any], ready_file: Path | None) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if "proxy_url" in known:
+        console.print(f"proxy for clients with fixed hosts: HTTPS_PROXY={known['proxy_url']}", highlight=False)
     sys.stderr.flush()
     if ready_file is not None:
         part = ready_file.with_suffix(".part")

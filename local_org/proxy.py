@@ -5,6 +5,7 @@ Set HTTPS_PROXY to its URL and let the client trust the org's CA. Other hosts ar
 
 import asyncio
 import re
+import socket
 from contextlib import suppress
 
 # Names that the org's certificate must carry.
@@ -23,11 +24,9 @@ class Proxy:
         self._target = target_host, target_port
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; the port, which the system chooses if `port` is 0."""
-        self._server = await asyncio.start_server(self._serve, host, port, limit=_MAX_HEAD_BYTES)
-        bound: int = self._server.sockets[0].getsockname()[1]
-        return bound
+    async def start(self, listener: socket.socket) -> None:
+        """Answer at a bound socket."""
+        self._server = await asyncio.start_server(self._serve, sock=listener, limit=_MAX_HEAD_BYTES)
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -1,6 +1,7 @@
 """The proxy lets through what is meant for the vendor's hosts, and leads it to the org."""
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ def talk(request: bytes, then: bytes = b"") -> tuple[bytes, bytes]:
     async def scene() -> tuple[bytes, bytes]:
         org = await asyncio.start_server(echo, "127.0.0.1", 0)
         proxy = Proxy("127.0.0.1", org.sockets[0].getsockname()[1])
-        port = await proxy.start("127.0.0.1", 0)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        listener = socket.create_server(("127.0.0.1", 0))
+        await proxy.start(listener)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         writer.write(then)
