@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,8 +88,10 @@ def serve(script: Script) -> Iterator[Server]:
                     connection.sendall(piece)
         except Hang:
             over.wait()
-        except (Cut, OSError):
+        except Cut:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        except OSError:  # the other side has gone
+            pass
         finally:
             reader.close()
             connection.close()
@@ -102,17 +104,18 @@ def serve(script: Script) -> Iterator[Server]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         for connection in opened:
-            connection.close()
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def read_request(reader: Any, number: int) -> Seen | None:
     """The next request on a connection; None at its end."""
-    first = reader.readline().decode()
+    first = reader.readline().decode("latin-1")
     if not first:
         return None
     method, target, _ = first.split(" ", 2)
     headers: dict[str, str] = {}
-    while (line := reader.readline().decode().strip()) != "":
+    while (line := reader.readline().decode("latin-1").strip()) != "":
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
     return Seen(number, method, target, headers, reader.read(int(headers.get("content-length", "0"))))

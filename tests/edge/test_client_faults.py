@@ -1,6 +1,7 @@
 """The client against answers that no well-behaved server gives."""
 
 import gzip
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import requests
 
 from tests.edge.scripted import Cut, FakeTokens, Hang, Seen, answer, client_of, script_of, serve
 from worker.errors import (
@@ -20,9 +22,9 @@ from worker.errors import (
     UnknownOutcomeError,
 )
 from worker.salesforce import client as client_module
-from worker.salesforce import rest
+from worker.salesforce import rest, transport
 from worker.salesforce.client import AccessToken, OrgClient
-from worker.salesforce.transport import Deadline, HttpOptions
+from worker.salesforce.transport import Call, Deadline, HttpOptions
 
 EXPIRED = answer(401, [{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}])
 FINE = answer(200, {"fine": True}, {"Date": "Mon, 23 Nov 2026 10:00:00 GMT"})
@@ -351,6 +353,65 @@ def test_an_instance_that_is_not_listed_gets_no_token() -> None:
         with pytest.raises(DisconnectedError, match="SALESFORCE_ALLOWED_HOSTS"):
             OrgClient(FakeTokens(server.url), HttpOptions("62.0", ()))
         assert server.connections == 0
+
+
+def test_a_handshake_that_hangs_ends_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # connections wait in its queue and hear nothing
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        client = OrgClient(FakeTokens(url), HttpOptions("62.0", (url,)))
+        begin = time.monotonic()
+        with pytest.raises(TransientError, match="in time"):
+            read(client, deadline=Deadline.after(0.5))
+        assert time.monotonic() - begin < 4
+
+
+def test_a_host_that_is_not_listed_may_not_be_a_private_address() -> None:
+    with serve(script_of(FINE)) as server:
+        call = Call(Deadline.after(10), private_ok=False)
+        session = transport.new_session(HttpOptions("62.0"))
+        with transport.watched(call), pytest.raises(transport.BROKEN) as caught:
+            transport.send(session, requests.Request("GET", server.url), call)
+        assert "SALESFORCE_ALLOWED_HOSTS" in transport.trouble(caught.value, call, "host")
+        assert not call.sent
+        assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("169.254.169.254", False),
+        ("fe80::1%eth0", False),
+        ("::1", False),
+    ],
+)
+def test_private_addresses_are_known(address: str, public: bool) -> None:
+    assert transport.is_public(address) is public
+
+
+def test_two_calls_at_once_use_two_connections_and_both_are_kept() -> None:
+    with serve(script_of(FINE)) as server:
+        clients = [client_of(server) for _ in range(4)]
+        threads = [threading.Thread(target=lambda c=one: [read(c) for _ in range(20)]) for one in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(server.seen) == 80
+        assert server.connections <= 4
+
+
+def test_a_write_after_a_long_pause_opens_a_connection_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "STALE_SECONDS", 0.0)
+    with serve(script_of(FINE)) as server:
+        client = client_of(server)
+        read(client)
+        read(client)
+        assert server.connections == 1
+        write(client)
+        assert server.connections == 2
 
 
 def test_a_token_shows_in_no_repr_error_or_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from worker.cli.callback import CallbackServer
 from worker.cli.output import Exit, Json, UserId, console, errors, fail, show_json
 from worker.db import Database
 from worker.errors import SyncError
-from worker.log import blank
+from worker.log import blank, setup_logging
 from worker.salesforce.hosts import is_salesforce
 from worker.settings import Settings, load_settings
 from worker.tokens.connect import (
@@ -85,6 +85,7 @@ def disconnect(user_id: UserId, keep_data: KeepData = False, as_json: Json = Fal
 
 def _open() -> tuple[Settings, Database, Vault]:
     settings = load_settings()
+    setup_logging(level="WARNING", as_json=settings.log_json)
     database = Database(settings.database_url.get_secret_value(), pool_size=2, application="sfsync-cli")
     database.check_server()
     return settings, database, Vault(settings.keys)

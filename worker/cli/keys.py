@@ -5,6 +5,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from worker.cli.output import Json, console, errors, show_json
 from worker.db import Database
+from worker.log import setup_logging
 from worker.settings import decode_keys, load_settings
 from worker.tokens import vault as vaults
 from worker.tokens.renew import replay_spool
@@ -34,6 +35,7 @@ def rotate(as_json: Json = False) -> None:
     Put the new key first (ENCRYPTION_KEY=new,old), restart everything, then run this. It may be stopped and run again.
     """
     settings = load_settings()
+    setup_logging(level="WARNING", as_json=settings.log_json)
     database = Database(settings.database_url.get_secret_value(), pool_size=2, application="sfsync-cli")
     database.check_server()
     vault = vaults.Vault(settings.keys)

@@ -23,6 +23,7 @@ from worker.log import blank
 from worker.salesforce import transport
 from worker.salesforce.errors import RETRY_STATUSES, complaints, error_for, needs_renewal
 from worker.salesforce.hosts import allowed, is_listed, origin, origin_text
+from worker.salesforce.payload import dumps
 from worker.salesforce.transport import BROKEN, Call, Deadline, HttpOptions
 from worker.salesforce.usage import Usage, parse_usage
 from worker.settings import Settings
@@ -366,23 +367,6 @@ class OrgClient(Salesforce):
         response, content = self._persist(request, limit, lambda: self._fetch(request, limit))
         response._content = content
         return response
-
-
-def dumps(value: Any) -> bytes:
-    """JSON for the org. Decimals stay exact: as a number where a float carries it, else as text, which the org reads too."""
-    return jsonlib.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        if value == value.to_integral_value() and abs(value) < 10**15:
-            return int(value)
-        return float(value) if Decimal(repr(float(value))) == value else format(value, "f")
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def _lenient(content: bytes) -> Any:

@@ -11,16 +11,18 @@ KEY_PREFIX_LENGTH = 3
 
 
 def to_18(record_id: str) -> str:
-    """The 18-character form of a 15- or 18-character id.
+    """The 18-character form of a 15- or 18-character id; ValueError when it has neither form.
 
-    Raises ValueError when it is neither, or when its check sum shows that its case was changed on the way.
+    18 characters stay as they are, for the org is the authority on its ids, unless they lost their case on the way (all letters
+    upper or all lower) and the check sum tells what it was.
     """
     if not _ID.fullmatch(record_id):
         raise ValueError(f"{record_id!r} is no record id")
-    whole = record_id[:15] + checksum(record_id[:15])
-    if len(record_id) == 18 and record_id.upper() != whole.upper():
-        return _restore_case(record_id)
-    return whole
+    if len(record_id) == 15:
+        return record_id + checksum(record_id)
+    if record_id[15:] == checksum(record_id[:15]) or record_id not in (record_id.upper(), record_id.lower()):
+        return record_id
+    return _restore_case(record_id) or record_id
 
 
 def is_id(text: str) -> bool:
@@ -43,15 +45,11 @@ def checksum(id_15: str) -> str:
     return "".join(_CHECK[sum(1 << bit for bit, char in enumerate(group) if "A" <= char <= "Z")] for group in groups)
 
 
-def _restore_case(record_id: str) -> str:
-    """An 18-character id whose first 15 lost their case: the check sum knows which letters were upper case."""
+def _restore_case(record_id: str) -> str | None:
+    """What an id was before its letters were all made upper or lower case; None when the check sum does not fit any."""
     bits = [_CHECK.find(char) for char in record_id[15:].upper()]
-    if -1 in bits:
-        raise ValueError(f"{record_id!r} is no record id")
     letters = [
         char.upper() if bits[place // 5] >> place % 5 & 1 else char.lower() for place, char in enumerate(record_id[:15])
     ]
-    whole = "".join(letters)
-    if checksum(whole) != record_id[15:].upper():
-        raise ValueError(f"{record_id!r} is no record id: its check sum is wrong")
-    return whole + checksum(whole)
+    short = "".join(letters)
+    return short + checksum(short) if checksum(short) == record_id[15:].upper() else None

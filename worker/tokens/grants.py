@@ -64,7 +64,8 @@ def check_schema_name(name: str) -> str:
 
 def reduced(user_id: str) -> str:
     """The schema of a user's mirrors when `salesforce` is taken: salesforce_ and the id reduced to a-z, 0-9 and _."""
-    return f"{DEFAULT_SCHEMA}_{re.sub(r'[^a-z0-9]+', '_', user_id.lower()).strip('_')}"[:SCHEMA_CHARACTERS]
+    plain = re.sub(r"[^a-z0-9]+", "_", user_id.lower()).strip("_")
+    return f"{DEFAULT_SCHEMA}_{plain or 'user'}"[:SCHEMA_CHARACTERS]
 
 
 def choose_schema(session: Session, user_id: str, wanted: str | None) -> str:

@@ -34,9 +34,14 @@ def test_an_id_whose_case_was_lost_is_restored(short: str) -> None:
     assert to_18(to_18(short).lower()) == to_18(short)
 
 
+def test_an_orgs_own_id_is_kept_even_if_its_check_sum_is_odd() -> None:
+    assert to_18("001D000000IqhSLxyz") == "001D000000IqhSLxyz"
+    assert to_18("001000000000001999") == "001000000000001999"
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "001", "001D000000IqhS", "001D000000IqhSLI", "001D000000IqhSL/..", "001D000000IqhSLIA9", "ä01D000000IqhSL"],
+    ["", "001", "001D000000IqhS", "001D000000IqhSLI", "001D000000IqhSL/..", "ä01D000000IqhSL"],
 )
 def test_what_is_no_id_is_refused(text: str) -> None:
     assert not is_id(text)
