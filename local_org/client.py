@@ -98,6 +98,14 @@ class OrgControl:
         """Forget all rules."""
         self._call("DELETE", "faults")
 
+    def add_bulk_fault(self, kind: str, **words: Any) -> None:
+        """Spoil Bulk jobs or pages: fail, hang, drop_rows, wrong_count, early_end; see bulk_faults.BulkFault."""
+        self._call("POST", "bulk-faults", {"kind": kind, **words})
+
+    def clear_bulk_faults(self) -> None:
+        """Forget these rules; jobs that hang go on."""
+        self._call("DELETE", "bulk-faults")
+
     def add_object(self, name: str, key_prefix: str, fields: list[dict[str, Any]]) -> None:
         """Add a custom object with fields in the catalogue's words."""
         self._call("POST", "objects", {"name": name, "key_prefix": key_prefix, "fields": fields})

@@ -208,6 +208,18 @@ def clear_faults(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def add_bulk_fault(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Add a rule that spoils Bulk jobs or their result pages; see bulk_faults.BulkFault for its words."""
+    org.jobs.faults.add(values)
+    return {}
+
+
+def clear_bulk_faults(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
+    """Forget these rules; jobs that hang go on."""
+    org.jobs.faults.clear()
+    return {}
+
+
 def add_object(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     """Add a custom object: `name`, `key_prefix`, `label`, `fields` in the catalogue's words."""
     name, prefix = str(values["name"]), str(values["key_prefix"])
@@ -259,6 +271,8 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Handler], ...] = tuple(
         ("GET", "faults", list_faults),
         ("POST", "faults", add_faults),
         ("DELETE", "faults", clear_faults),
+        ("POST", "bulk-faults", add_bulk_fault),
+        ("DELETE", "bulk-faults", clear_bulk_faults),
         ("POST", "objects", add_object),
         ("POST", r"objects/(?P<name>\w+)/fields", add_field),
         ("DELETE", r"objects/(?P<name>\w+)/fields/(?P<field>\w+)", remove_field),
