@@ -169,7 +169,7 @@ class _Attempt:
         refresh_token = _refresh_token(self.tokens._vault, row)
         if restored := self._restore(session, row, refresh_token):
             return restored
-        if _is_attempt_open(session, row.id, fingerprint(refresh_token)):
+        if refresh_token and _is_attempt_open(session, row.id, fingerprint(refresh_token)):
             return BusyError(
                 "another process may be storing a renewed token", code="TOKEN_BUSY", retry_after=OPEN_ATTEMPT
             )
