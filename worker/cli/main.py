@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from worker.cli import api_keys, connect, keys, mirror, shim, stack, status, worker
+from worker.cli import actions, api_keys, connect, keys, mirror, shim, stack, status, worker
 from worker.cli.output import Exit, errors
 from worker.errors import DisconnectedError, RejectedError, SettingsError, SyncError, TransientError
 from worker.log import blank
@@ -16,7 +16,7 @@ app = typer.Typer(
     help="Keeps a local, always-right PostgreSQL copy of a Salesforce org and carries writes back to it.",
 )
 
-for module in (api_keys, connect, keys, mirror, shim, stack, status, worker):
+for module in (actions, api_keys, connect, keys, mirror, shim, stack, status, worker):
     module.register(app)
 
 CODES: tuple[tuple[type[SyncError], Exit], ...] = (
