@@ -106,7 +106,8 @@ class Things:
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with self.database.transaction() as session:
-            return raw(session).execute(statement.encode(), values or None).fetchall()
+            cursor = raw(session).execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
 
     def names(self) -> dict[str, str]:
         """Id → name of the mirror's rows."""

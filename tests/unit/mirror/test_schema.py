@@ -1,0 +1,110 @@
+"""Describe → table: types, names, what is skipped, what changed."""
+
+import pytest
+from psycopg import sql
+
+from worker.mirror import ddl
+from worker.mirror.schema import Change, UnfitObjectError, changes, table_spec
+from worker.salesforce.describe import ObjectDescribe, parse
+
+
+def described(fields: dict[str, str], **words: object) -> ObjectDescribe:
+    entries = [{"name": name, "type": kind} for name, kind in fields.items()]
+    return parse({"name": "Invoice__c", "fields": entries, **words})
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("id", "text"),
+        ("reference", "text"),
+        ("string", "text"),
+        ("textarea", "text"),
+        ("multipicklist", "text"),
+        ("encryptedstring", "text"),
+        ("anyType", "text"),
+        ("a type of next year", "text"),
+        ("boolean", "boolean"),
+        ("int", "bigint"),
+        ("long", "bigint"),
+        ("double", "numeric"),
+        ("currency", "numeric"),
+        ("percent", "numeric"),
+        ("date", "date"),
+        ("datetime", "timestamp with time zone"),
+        ("time", "time without time zone"),
+    ],
+)
+def test_each_type_has_a_column_that_holds_it_exactly(kind: str, expected: str) -> None:
+    spec = table_spec(described({"Id": "id", "Value__c": kind}))
+    assert spec.columns[1].type == expected
+    assert spec.columns[1].name == "value__c"
+
+
+def test_compound_fields_are_left_to_their_parts_and_binary_ones_are_said_to_be_skipped() -> None:
+    fields = {"Body": "base64", "Address": "address", "Street": "string", "Place__c": "location", "Id": "id"}
+    spec = table_spec(described(fields))
+    assert spec.fields == ("Id", "Street")
+    assert spec.skipped == ("Body",)
+
+
+@pytest.mark.parametrize("stamps", [("SystemModstamp", "LastModifiedDate", "CreatedDate"), ("CreatedDate",), ()])
+def test_the_first_stamp_that_an_object_has_orders_its_versions(stamps: tuple[str, ...]) -> None:
+    spec = table_spec(described({"Id": "id", **dict.fromkeys(reversed(stamps), "datetime")}))
+    assert spec.stamp == (stamps[0] if stamps else None)
+
+
+def test_chosen_columns_keep_what_a_mirror_needs() -> None:
+    fields = {"Id": "id", "A__c": "string", "B__c": "string", "IsDeleted": "boolean", "SystemModstamp": "datetime"}
+    assert table_spec(described(fields), chosen=["a__C"]).fields == ("Id", "A__c", "IsDeleted", "SystemModstamp")
+
+
+def test_an_object_that_cannot_be_queried_is_refused() -> None:
+    with pytest.raises(UnfitObjectError, match="Invoice__c cannot be queried"):
+        table_spec(described({"Id": "id"}, queryable=False))
+    with pytest.raises(UnfitObjectError, match="no Id"):
+        table_spec(described({"Name": "string"}))
+
+
+def test_what_came_went_and_changed_its_type_is_told() -> None:
+    before = table_spec(described({"Id": "id", "Old__c": "string", "N__c": "int"}))
+    after = table_spec(described({"Id": "id", "New__c": "date", "N__c": "double"}))
+    assert changes(before, after) == [
+        Change("New__c", "added", "date"),
+        Change("Old__c", "removed", "text"),
+        Change("N__c", "retyped", "bigint → numeric"),
+    ]
+    assert changes(after, after) == []
+
+
+@pytest.mark.parametrize(
+    ("existing", "wanted", "expected"),
+    [
+        ("bigint", "bigint", "bigint"),
+        ("bigint", "numeric", "numeric"),
+        ("numeric", "bigint", "numeric"),
+        ("text", "numeric", "text"),
+        ("date", "text", "text"),
+        ("boolean", "numeric", "text"),
+    ],
+)
+def test_a_column_only_ever_gets_wider(existing: str, wanted: str, expected: str) -> None:
+    assert ddl.fitting(existing, wanted) == expected
+    assert ddl.fitting(expected, wanted) == expected
+
+
+def test_names_are_quoted() -> None:
+    spec = table_spec(described({"Id": "id", "Order": "string"}))
+    (statement,) = ddl.plan(spec, None, schema='odd"schema')
+    text = statement.as_string(None)
+    assert '"odd""schema"."invoice__c"' in text
+    assert '"order" text' in text
+
+
+def test_index_names_fit_and_differ() -> None:
+    table, columns = "t" * 50, ["c" * 40, "d" * 40]
+    names = {ddl.index_name(table, [column]) for column in columns}
+    assert len(names) == 2
+    assert max(map(len, names)) <= 63
+    assert ddl.index_name("a", ["b"]) == "ix_a_b"
+    assert isinstance(ddl.widen(sql.Identifier("t"), "c", "text"), sql.Composed)
