@@ -61,7 +61,7 @@ class Settings(BaseModel):
     settling_seconds: Seconds = 600.0  # the org's longest request: after this an unanswered write can no longer land
     external_key_field: str = ""  # a unique external-id text field that carries an action's key; empty: found by name
     wait_seconds: Seconds = 10.0  # how long an HTTP write waits for its outcome when the caller does not say
-    shim_body_bytes: Count = 8_388_608  # a larger request body is refused
+    shim_body_bytes: Count = 1_048_576  # a larger request body is refused
     objects: tuple[str, ...] = (
         "Account",
         "Contact",
