@@ -121,3 +121,45 @@ class OrgControl:
     def change_settings(self, **settings: Any) -> dict[str, Any]:
         """Change settings of the org; all of them afterwards."""
         return cast("dict[str, Any]", self._call("POST", "settings", settings))
+
+    def merge_rows(self, name: str, winner: str, losers: list[str]) -> None:
+        """Merge one or two records into another."""
+        self._call("POST", "rows/merge", {"object": name, "winner": winner, "losers": losers})
+
+    def hold_rows(self, ids: list[str], seconds: float) -> None:
+        """Lock records, as somebody's long transaction would; 0 lets them go."""
+        self._call("POST", "rows/hold", {"ids": ids, "seconds": seconds})
+
+    def late_commits(self, seconds: float, times: int = 1) -> None:
+        """Let the next writes become visible some seconds after their stamp."""
+        self._call("POST", "late-commits", {"seconds": seconds, "times": times})
+
+    def set_rules(
+        self, *, validation: list[dict[str, Any]] | None = None, duplicate: list[dict[str, Any]] | None = None
+    ) -> None:
+        """Replace the validation and duplicate rules."""
+        self._call("POST", "rules", {"validation": validation or [], "duplicate": duplicate or []})
+
+    def hide(self, user: str, **what: Any) -> None:
+        """Hide `objects`, `fields` or `rows` from a user; `show_rows` shows rows again."""
+        self._call("POST", "hide", {"user": user, **what})
+
+    def put_client(self, client_id: str, **words: Any) -> None:
+        """Add or replace a connected app."""
+        self._call("POST", "clients", {"id": client_id, **words})
+
+    def snapshot(self, name: str = "default") -> None:
+        """Keep the data as it is."""
+        self._call("POST", "snapshot", {"name": name})
+
+    def restore(self, name: str = "default") -> None:
+        """Bring back the data of a snapshot."""
+        self._call("POST", "restore", {"name": name})
+
+    def journal(self, since: int = 0) -> list[dict[str, Any]]:
+        """Every change of a record after number `since`."""
+        return cast("list[dict[str, Any]]", self._call("GET", "journal", since=since))
+
+    def set_usage(self, calls: int) -> None:
+        """Pretend that so many calls were made in the last 24 hours."""
+        self._call("POST", "usage", {"calls": calls})

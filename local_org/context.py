@@ -1,6 +1,7 @@
 """What a handler of the data API gets and gives: one call, and one answer."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Context:
     `version` is the path's, such as "68.0"; `headers` have lower-case names; `query` has the last value of
     each parameter; `host_url` is the org's address as the caller reached it; `upload` is the file that holds
     the body of calls that send data; `change` is set inside a transaction of several calls; `dispatch` answers a call
-    that this one contains.
+    that this one contains; `lock_deadline` (monotonic seconds) ends the waiting for locked rows.
     """
 
     org: "Org"
@@ -63,6 +64,7 @@ class Context:
     request: Request | None = None
     upload: Path | None = None
     change: Change | None = None
+    lock_deadline: float = 0.0
     dispatch: "Callable[[Context, str], Reply]" = field(default=_nowhere)
 
     @contextmanager
@@ -72,9 +74,31 @@ class Context:
             with savepoint(self.change):
                 yield self.change
             return
-        options = {"allow_duplicates": "allowsave=true" in self.header("sforce-duplicate-rule-header")}
         with self.store.write() as conn:
-            yield self.org.change(conn, self.user, **options)
+            change = self.org.change(
+                conn,
+                self.user,
+                allow_duplicates="allowsave=true" in self.header("sforce-duplicate-rule-header"),
+                patient=time.monotonic() < self.lock_deadline,
+            )
+            try:
+                yield from self._perhaps_late(change)
+            except BaseException:
+                self.org.locks.free(change.owner)
+                raise
+        time.sleep(self.org.settings.write_ms / 1000)
+        self.org.locks.free(change.owner)
+
+    def _perhaps_late(self, change: Change) -> Iterator[Change]:
+        """Let the caller write; where a late commit is asked for, hold back what was written."""
+        late = self.org.late
+        if late.times <= 0:
+            yield change
+            return
+        late.times -= 1
+        change.conn.execute("SAVEPOINT late")
+        yield change
+        self.store.hold_back(change.conn, change.touched, change.now_ms, change.now_ms + int(late.seconds * 1000))
 
     def header(self, name: str) -> str:
         """A header's value in lower case without blanks, "" if it is absent."""

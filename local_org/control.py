@@ -16,6 +16,7 @@ from local_org.errors import ApiError
 from local_org.objects.build import build, record_id, system_fields
 from local_org.org import Org
 from local_org.schema import quoted
+from local_org.tokens import Client
 
 BLOCK = 2_000
 WRITABLE_TEXT = frozenset({"string", "textarea", "phone"})
@@ -157,6 +158,82 @@ def export(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     return exchange.export_folder(org, Path(str(values["folder"])))
 
 
+def merge_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Merge the records of `losers` (one or two) into `winner`."""
+    with org.store.write() as conn:
+        deletion.merge(org.change(conn, org.admin_id), _object(org, values), values["winner"], values["losers"])
+    return {"ids": values["losers"]}
+
+
+def hold_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Lock the records of `ids` for `seconds` by the org's clock, as somebody's long transaction would."""
+    org.locks.hold(values["ids"], int(float(values["seconds"]) * 1000))
+    return {"ids": values["ids"]}
+
+
+def late_commits(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Let the next `times` writes over the API become visible `seconds` after their stamp."""
+    org.late.times, org.late.seconds = int(values.get("times", 1)), float(values["seconds"])
+    return {}
+
+
+def set_rules(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Replace the validation and duplicate rules; see custom_rules."""
+    org.rules.replace(values.get("validation", []), values.get("duplicate", []))
+    return {}
+
+
+def hide(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Hide from `user`: `objects`, `fields` ({object: [names]}) and `rows` (ids); `show_rows` shows ids again."""
+    user = str(values["user"])
+    if "objects" in values or "fields" in values:
+        org.access.hide(user, values.get("objects", []), values.get("fields", {}))
+    org.access.hide_rows(user, values.get("rows", []))
+    org.access.show_rows(user, values.get("show_rows", []))
+    return {}
+
+
+def put_client(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Add or replace a connected app: `id`, `secret`, `redirect_uris`, `scopes`, `certificate`, `run_as`, …"""
+    lists = {key: tuple(values.get(key, ())) for key in ("redirect_uris", "scopes")}
+    given: dict[str, Any] = {**values, **lists}
+    org.tokens.put_client(Client(**given))
+    return {"id": values["id"]}
+
+
+def snapshot(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Keep the data as `name`."""
+    org.store.snapshot(_plain_name(values))
+    return {}
+
+
+def restore(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Bring back the data of the snapshot `name`."""
+    org.store.restore(_plain_name(values))
+    return {}
+
+
+def _plain_name(values: dict[str, Any]) -> str:
+    name = str(values.get("name", "default"))
+    if not name.isalnum():
+        raise ValueError("a snapshot's name has letters and digits only")
+    return name
+
+
+def journal(org: Org, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every change of a record from number `since` on."""
+    names = ("seq", "at_ms", "object", "id", "operation", "user_id", "changed")
+    with org.store.read() as conn:
+        rows = conn.execute("SELECT * FROM _journal WHERE seq > ? ORDER BY seq", (int(values.get("since", 0)),))
+        return [dict(zip(names, (*row[:-1], json.loads(row[-1])), strict=True)) for row in rows]
+
+
+def set_usage(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Pretend that `calls` were made in the last 24 hours."""
+    org.usage.set(int(values["calls"]))
+    return {}
+
+
 def ledger(org: Org, values: dict[str, Any]) -> list[dict[str, Any]]:
     """Calls from number `since` on."""
     return org.ledger.entries(int(values.get("since", 0)))
@@ -262,6 +339,16 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Handler], ...] = tuple(
         ("POST", "rows/create", create_rows),
         ("POST", "rows/undelete", undelete_rows),
         ("POST", "rows/purge", purge_rows),
+        ("POST", "rows/merge", merge_rows),
+        ("POST", "rows/hold", hold_rows),
+        ("POST", "late-commits", late_commits),
+        ("POST", "rules", set_rules),
+        ("POST", "hide", hide),
+        ("POST", "clients", put_client),
+        ("POST", "snapshot", snapshot),
+        ("POST", "restore", restore),
+        ("GET", "journal", journal),
+        ("POST", "usage", set_usage),
         ("POST", "export", export),
         ("GET", "ledger", ledger),
         ("DELETE", "ledger", clear_ledger),

@@ -1,8 +1,9 @@
 """One call of the data API from its path to its answer: version, session, allowance, route, errors."""
 
 import logging
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -13,6 +14,7 @@ from local_org import bulk1, bulk1_forms, metadata
 from local_org.bulk_results import FileSlices
 from local_org.context import Answer, Context, Reply, Result
 from local_org.errors import ApiError, not_found, session_expired
+from local_org.locks import LockedError
 from local_org.routes import data_router
 
 if TYPE_CHECKING:
@@ -139,9 +141,19 @@ def _context(org: "Org", call: Call, version: str, session: "Session") -> Contex
 
 
 def dispatch(ctx: Context, rest: str) -> Reply:
-    """Let the right handler answer. Raises ApiError."""
+    """Let the right handler answer; a write that meets a locked row is tried again. Raises ApiError."""
     handler, values = _ROUTER.find(ctx.method, rest)
-    result: Result = handler(ctx, **values)
+    deadline = time.monotonic() + ctx.org.settings.lock_wait_ms / 1000
+    while True:
+        try:
+            return _as_reply(handler(replace(ctx, lock_deadline=deadline), **values))
+        except LockedError:
+            if ctx.change is not None:
+                raise
+            ctx.org.locks.wait(deadline)
+
+
+def _as_reply(result: Result) -> Reply:
     if isinstance(result, Answer | Response | FileSlices):
         return result
     return Answer(204) if result is None else Answer(200, result)

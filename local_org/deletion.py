@@ -21,6 +21,7 @@ def delete(change: Change, item: ObjectType, record_id: str) -> None:
         text = f"entity type {item.name} does not support delete"
         raise ApiError(400, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", text, [])
     row = dml.living(change, item, record_id)
+    change.lock([row["Id"]])
     _delete_row(change, dml.whole(change, item), row, root=row["Id"], depth=0)
 
 
@@ -140,6 +141,39 @@ def _restore_lookups(change: Change, root: str) -> None:
         column = quoted(field_name)
         sql = f'UPDATE {quoted(name)} SET {column} = ? WHERE "Id" = ? AND {column} IS NULL'
         change.conn.execute(sql, (value, record_id))
+
+
+def merge(change: Change, item: ObjectType, winner_id: str, loser_ids: list[str]) -> None:
+    """Merge up to two rows into a third: they are deleted, then their children move, then the winner is saved.
+
+    Raises ApiError.
+    """
+    full = dml.whole(change, item)
+    if not full.mergeable or not 1 <= len(loser_ids) <= 2:
+        raise ApiError(400, "INVALID_OPERATION", f"these {full.label_plural} cannot be merged", [])
+    winner = dml.living(change, full, winner_id)
+    losers = [dml.living(change, full, loser_id) for loser_id in loser_ids]
+    change.lock([winner["Id"], *(loser["Id"] for loser in losers)])
+    for loser in losers:
+        values: Row = {"IsDeleted": 1, "MasterRecordId": winner["Id"], **dml.stamps(change, full)}
+        dml.set_columns(change.conn, full, loser["Id"], values)
+        change.journal(full.name, loser["Id"], "merge", values)
+        _log(change, full, loser["Id"], loser["Id"])
+    for relation in change.store.catalogue.children(full.name):
+        for loser in losers:
+            _move_children(change, relation, loser["Id"], winner["Id"])
+    dml.set_columns(change.conn, full, winner["Id"], dml.stamps(change, full))
+    change.journal(full.name, winner["Id"], "update", {})
+
+
+def _move_children(change: Change, relation: ChildRelationship, old: str, new: str) -> None:
+    child = change.store.catalogue.object(relation.child_object)
+    if child is None or relation.field == "MasterRecordId":
+        return
+    for row in list(_referring(change, child, relation.field, old)):
+        values: Row = {relation.field: new, **dml.stamps(change, child)}
+        dml.set_columns(change.conn, child, row["Id"], values)
+        change.journal(child.name, row["Id"], "update", values)
 
 
 def purge(change: Change, item: ObjectType, record_id: str) -> None:

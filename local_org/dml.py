@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from local_org.catalogue import Catalogue, Field, ObjectType
 from local_org.derive import derive
 from local_org.errors import ApiError, deleted, not_found
 from local_org.ids import to_18
+from local_org.locks import LockedError, Locks, unable_to_lock
 from local_org.schema import quoted
 from local_org.store import Store
 from local_org.values import Stored, from_json
@@ -22,7 +23,10 @@ BOOKKEEPING = frozenset({"CreatedDate", "CreatedById", "LastModifiedDate", "Last
 
 @dataclass(slots=True)
 class Change:
-    """One transaction's frame: who changes, when (whole seconds), and what the user may see."""
+    """One transaction's frame: who changes, when (whole seconds), and what the user may see.
+
+    `patient` is true while a locked row is worth waiting for: then the whole transaction is tried again.
+    """
 
     store: Store
     conn: sqlite3.Connection
@@ -31,7 +35,27 @@ class Change:
     catalogue: Catalogue
     allow_duplicates: bool = False
     cascade_stamps: bool = True
+    check_saved: "Callable[[Change, ObjectType, str], None] | None" = None
+    locks: Locks | None = None
+    owner: int = 0
+    patient: bool = False
     touched: list[tuple[str, str]] = field(default_factory=list)
+
+    def lock(self, record_ids: Iterable[str]) -> None:
+        """Hold rows to the end of the transaction. Raises LockedError if waiting may help, else ApiError."""
+        if self.locks is None:
+            return
+        try:
+            self.locks.take(self.owner, record_ids)
+        except LockedError as locked:
+            if self.patient:
+                raise
+            raise unable_to_lock(locked.record_id) from None
+
+    def saved(self, item: ObjectType, record_id: str) -> None:
+        """Check the org's own rules on a row that was just written."""
+        if self.check_saved is not None:
+            self.check_saved(self, item, record_id)
 
     def journal(self, object_name: str, record_id: str, operation: str, changed: Mapping[str, Stored]) -> None:
         self.touched.append((object_name, record_id))
@@ -99,11 +123,19 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any]) -> str:
     rules.check_required(full, row, [f.name for f in full.stored])
     _check(change, full, row, None)
     row |= stamps(change, full, creating=True)
+    change.lock(_parents(full, row))
     row["Id"] = change.store.next_id(change.conn, full.key_prefix)
     _number(change, full, row)
     write_row(change.conn, full, row)
+    change.saved(full, row["Id"])
     change.journal(full.name, row["Id"], "insert", row)
     return str(row["Id"])
+
+
+def _parents(item: ObjectType, values: Mapping[str, Stored]) -> list[str]:
+    """The parents that a save locks: those that take the row along when they are deleted."""
+    found = ((item.field(name), value) for name, value in values.items())
+    return [str(value) for f, value in found if f is not None and f.cascade_delete and value is not None]
 
 
 def _no_id(values: Mapping[str, Any]) -> None:
@@ -182,8 +214,10 @@ def update(change: Change, item: ObjectType, record_id: str, values: Mapping[str
     changed = {name: value for name, value in row.items() if value != old[name]}
     rules.check_required(full, row, given)
     _check(change, full, changed, old["Id"])
+    change.lock([old["Id"], *_parents(full, changed)])
     changed |= stamps(change, full)
     set_columns(change.conn, full, old["Id"], changed)
+    change.saved(full, old["Id"])
     change.journal(full.name, old["Id"], "update", changed)
 
 

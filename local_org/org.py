@@ -9,11 +9,13 @@ from local_org import bulk1, bulk_query, bulk_rows
 from local_org.access import Access
 from local_org.bulk_jobs import Jobs
 from local_org.clock import Clock
+from local_org.custom_rules import CustomRules
 from local_org.dml import Change
 from local_org.faults import Faults
 from local_org.ids import numbered
 from local_org.jwt import Signer
 from local_org.ledger import Ledger
+from local_org.locks import Locks
 from local_org.objects import standard_objects
 from local_org.store import Store
 from local_org.tokens import Tokens
@@ -30,7 +32,8 @@ class Settings:
     """What can be set over the control path, kept with the data.
 
     `session_minutes` is the idle time-out; `api_limit` the calls per 24 hours; `bulk_pace_ms` how long a job
-    stays in each state; `lock_wait_ms` how long a writer waits for a row; `request_seconds` the longest
+    stays in each state; `lock_wait_ms` how long a writer waits for a row, `write_ms` how long it holds what it
+    wrote (as slow triggers would); `request_seconds` the longest
     request; `refresh_ms` how long a refresh takes; `concurrent_refresh_error` whether a second, simultaneous
     refresh is refused; `cascade_stamps` whether rows deleted or restored by cascade get a new stamp; `my_domain` the org's host
     for clients that come through the proxy; `password_grant` whether user names and passwords are accepted.
@@ -47,6 +50,7 @@ class Settings:
     my_domain: str = "local-org.my.salesforce.com"
     instance_url: str | None = None
     refresh_ms: int = 0
+    write_ms: int = 0
     password_grant: bool = True
     security_token: str = ""
 
@@ -56,6 +60,14 @@ class Settings:
         if unknown:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
         return replace(self, **values)
+
+
+@dataclass(slots=True)
+class LateCommits:
+    """The next `times` writes become visible `seconds` after their stamp."""
+
+    times: int = 0
+    seconds: float = 0
 
 
 class Org:
@@ -70,6 +82,9 @@ class Org:
         self.access = Access(self.store)
         self.ledger = Ledger(folder)
         self.faults = Faults()
+        self.late = LateCommits()
+        self.locks = Locks(self.store.clock)
+        self.rules = CustomRules(self)
         self.usage = Usage(self.store)
         self.signer = Signer(folder)
         self.organization_id = ORGANIZATION_ID
@@ -96,6 +111,9 @@ class Org:
             self.store.clock.now_ms(),
             self.access.catalogue(user_id),
             cascade_stamps=self.settings.cascade_stamps,
+            check_saved=self.rules.check,
+            locks=self.locks,
+            owner=self.locks.owner(),
             **options,
         )
 

@@ -4,7 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -94,6 +94,26 @@ class Store:
             conn.execute("ROLLBACK")
             raise
         conn.execute("COMMIT")
+
+    # -- snapshots
+
+    def snapshot(self, name: str) -> None:
+        """Keep the data as it is now under a name (letters and digits)."""
+        folder = self.folder / "snapshots"
+        folder.mkdir(exist_ok=True)
+        with self._write_lock, closing(sqlite3.connect(folder / f"{name}.sqlite3")) as kept:
+            self._writer.backup(kept)
+
+    def restore(self, name: str) -> None:
+        """Bring the data back to a snapshot. Raises ValueError if there is none of this name."""
+        file = self.folder / "snapshots" / f"{name}.sqlite3"
+        if not file.exists():
+            raise ValueError(f"there is no snapshot {name}")
+        with self._write_lock, closing(sqlite3.connect(file)) as kept:
+            kept.backup(self._writer)
+            self._load_catalogue()
+            self._load_clock()
+            self._remember_late(self._writer)
 
     # -- settings
 
@@ -191,6 +211,21 @@ class Store:
         )
         self._remember_late(conn)
 
+    def hold_back(
+        self, conn: sqlite3.Connection, touched: Iterable[tuple[str, str]], stamp_ms: int, commit_ms: int
+    ) -> None:
+        """Undo what was written since the savepoint "late", and let it become visible at `commit_ms`."""
+        rows = [(name, record_id, self._row(conn, name, record_id)) for name, record_id in dict.fromkeys(touched)]
+        counters = conn.execute("SELECT prefix, next FROM _counters").fetchall()
+        conn.execute("ROLLBACK TO late")
+        conn.executemany("INSERT OR REPLACE INTO _counters VALUES (?, ?)", counters)
+        self.add_late(conn, commit_ms, stamp_ms, [(n, i, row) for n, i, row in rows if row is not None])
+
+    def _row(self, conn: sqlite3.Connection, name: str, record_id: str) -> dict[str, Any] | None:
+        cursor = conn.execute(f'SELECT * FROM {schema.quoted(name)} WHERE "Id" = ?', (record_id,))
+        row = cursor.fetchone()
+        return None if row is None else {d[0]: value for d, value in zip(cursor.description, row, strict=True)}
+
     def _remember_late(self, conn: sqlite3.Connection) -> None:
         self._oldest_open, self._next_due = conn.execute("SELECT min(stamp_ms), min(commit_ms) FROM _late").fetchone()
 
@@ -216,6 +251,9 @@ class Store:
                 f"INSERT OR REPLACE INTO {schema.quoted(name)} ({columns}) VALUES ({marks})",
                 tuple(row.values()),
             )
+            if row.get("IsDeleted"):
+                logged = (name, row["Id"], row["SystemModstamp"], row["Id"])
+                conn.execute("INSERT OR REPLACE INTO _deletions VALUES (?, ?, ?, ?)", logged)
         conn.execute("DELETE FROM _late WHERE commit_ms <= ?", (now_ms,))
         self._remember_late(conn)
 

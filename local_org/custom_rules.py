@@ -1,0 +1,129 @@
+"""Validation rules and duplicate rules, given as data over the control path and checked on every save.
+
+Source: Salesforce Help, "Validation Rules", "Duplicate Rules"; REST API Developer Guide, "Duplicate Rule Header".
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from local_org.catalogue import ObjectType
+from local_org.errors import ApiError
+from local_org.query import translated
+from local_org.schema import quoted
+from local_org.soql.runtime import run
+
+if TYPE_CHECKING:
+    from local_org.dml import Change
+    from local_org.org import Org
+
+MAX_MATCHES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationRule:
+    """A row that fulfils `condition` (a SOQL condition) is refused with `message`, at `field` if there is one."""
+
+    object: str
+    condition: str
+    message: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateRule:
+    """Rows are duplicates if `fields` are equal. An alert (`allow_save`) gives way to allowSave=true."""
+
+    object: str
+    name: str
+    fields: tuple[str, ...]
+    allow_save: bool = True
+    message: str = "Use one of these records?"
+
+
+class CustomRules:
+    """The org's own rules, kept with the data."""
+
+    def __init__(self, org: "Org") -> None:
+        self._org = org
+        self._read()
+
+    def _read(self) -> None:
+        kept = self._org.store.setting("rules", {"validation": [], "duplicate": []})
+        self._validation = [ValidationRule(**rule) for rule in kept["validation"]]
+        self._duplicate = [DuplicateRule(**{**rule, "fields": tuple(rule["fields"])}) for rule in kept["duplicate"]]
+
+    def replace(self, validation: list[dict[str, Any]], duplicate: list[dict[str, Any]]) -> None:
+        """Put these rules in place of all. Raises TypeError for unknown words."""
+        for rule in validation:
+            ValidationRule(**rule)
+        for rule in duplicate:
+            DuplicateRule(**rule)
+        self._org.store.keep_setting("rules", {"validation": validation, "duplicate": duplicate})
+        self._read()
+
+    def check(self, change: "Change", item: ObjectType, record_id: str) -> None:
+        """Raises ApiError if the row, as it is in the open transaction, breaks a rule."""
+        for rule in self._validation:
+            if rule.object.lower() == item.name.lower() and self._fulfils(change, item, record_id, rule.condition):
+                fields = [rule.field] if rule.field else []
+                raise ApiError(400, "FIELD_CUSTOM_VALIDATION_EXCEPTION", rule.message, fields)
+        for duplicate in self._duplicate:
+            if duplicate.object.lower() == item.name.lower():
+                self._check_duplicate(change, item, record_id, duplicate)
+
+    def _fulfils(self, change: "Change", item: ObjectType, record_id: str, condition: str) -> bool:
+        soql = f"SELECT Id FROM {item.name} WHERE Id = '{record_id}' AND ({condition})"
+        plan = translated(self._org, change.user_id, change.conn, soql, all_rows=False)
+        return run(change.conn, plan.ids()).fetchone() is not None
+
+    def _check_duplicate(self, change: "Change", item: ObjectType, record_id: str, rule: DuplicateRule) -> None:
+        if rule.allow_save and change.allow_duplicates:
+            return
+        matches = list(_matches(change, item, record_id, rule))
+        if matches:
+            raise ApiError(
+                400, "DUPLICATES_DETECTED", rule.message, extra={"duplicateResut": _result(item, rule, matches)}
+            )
+
+
+def _matches(change: "Change", item: ObjectType, record_id: str, rule: DuplicateRule) -> Iterator[str]:
+    alive = 'AND NOT other."IsDeleted"' if item.field("IsDeleted") else ""
+    names = [field.name for field in map(item.field, rule.fields) if field is not None]
+    same = " AND ".join(f"other.{quoted(name)} = own.{quoted(name)}" for name in names)
+    table = quoted(item.name)
+    sql = (
+        f'SELECT other."Id" FROM {table} own JOIN {table} other ON {same} {alive} AND other."Id" <> own."Id" '
+        f'WHERE own."Id" = ? ORDER BY other."Id" LIMIT {MAX_MATCHES}'
+    )
+    for (found,) in change.conn.execute(sql, (record_id,)):
+        yield found
+
+
+def _result(item: ObjectType, rule: DuplicateRule, matches: list[str]) -> dict[str, Any]:
+    """The vendor's description of what was found; its key is really spelled duplicateResut."""
+    records = [
+        {
+            "additionalInformation": [],
+            "fieldDiffs": [],
+            "matchConfidence": 100.0,
+            "record": {"attributes": {"type": item.name}, "Id": found},
+        }
+        for found in matches
+    ]
+    match = {
+        "entityType": item.name,
+        "errors": [],
+        "matchEngine": "ExactMatchEngine",
+        "matchRecords": records,
+        "rule": rule.name,
+        "size": len(records),
+        "success": True,
+    }
+    return {
+        "allowSave": rule.allow_save,
+        "duplicateRule": rule.name,
+        "duplicateRuleEntityType": item.name,
+        "errorMessage": rule.message,
+        "matchResults": [match],
+    }
