@@ -174,6 +174,11 @@ def _confirm(names: Names) -> sql.Composed:
     )
 
 
+def living(names: Names) -> sql.Composed:
+    """How many staged records are not deleted."""
+    return names.fill("SELECT count(*) FROM {staging} s WHERE {alive}", alive=_alive(names))
+
+
 def bury_unseen(names: Names) -> sql.Composed:
     """Records that a read by Id (`ids`) did not find at all, at the org's time `began`."""
     return names.fill(

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+import psycopg
 from psycopg import sql
 from sqlalchemy.orm import Session
 
@@ -57,8 +59,17 @@ def merge(session: Session, target: Target, staging: sql.Identifier, *, young: d
     names = Names.of(target.spec, target.schema, staging, target.columns)
     values = {"object": target.spec.object, "read": target.read, "young": young or "infinity"}
     connection = raw(session)
-    counts = {what: connection.execute(text, values).rowcount for what, text in statements.merge(names).items()}
+    counts: dict[str, int] = {}
+    for what, statement in statements.merge(names).items():
+        if what == "confirmed" and counts["changed"] == _living(connection, names):
+            continue  # every row was written just now
+        counts[what] = connection.execute(statement, values).rowcount
     return Merged(changed=counts["changed"], deleted=counts.get("deleted", 0))
+
+
+def _living(connection: psycopg.Connection[Any], names: Names) -> int:
+    row = connection.execute(statements.living(names)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def bury(session: Session, target: Target, ids: Sequence[str], began: datetime) -> int:
