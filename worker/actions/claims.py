@@ -57,18 +57,16 @@ class Change:
     certain: bool = False  # no earlier sending of it can land any more
 
 
+LOOK_AHEAD = 2  # batches' worth of heads that are looked at to fill one batch of one kind
+
 SENT = """id, operation, record_id, external_id_field, external_id, CAST(fields AS text) AS fields, order_key, attempts,
        doubt_until IS NOT NULL AS doubted"""
 
-HEAD = """
-SELECT operation, external_id_field FROM sfsync.actions
- WHERE connection_id = :connection AND object = :object AND state = 'ready' AND due_at <= :now
- ORDER BY priority DESC, created_at LIMIT 1 FOR UPDATE SKIP LOCKED
-"""
+# The kind is not asked for here: what it would keep is hard to guess for the planner, which then reads and sorts everything
+# that is ready instead of walking along the index (8 ms instead of 1 at 10,000 rows, and growing with them).
 READY = """
 SELECT {sent}, octet_length(CAST(fields AS text)) AS size FROM sfsync.actions
  WHERE connection_id = :connection AND object = :object AND state = 'ready' AND due_at <= :now
-   AND operation = :operation AND external_id_field IS NOT DISTINCT FROM :external_id_field
  ORDER BY priority DESC, created_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """.replace("{sent}", SENT)
 TAKE = """
@@ -153,10 +151,10 @@ def claim_batch(
     session: Session, queue: Queue, *, now: datetime, sent_at: datetime, ttl: timedelta, limit: int = COLLECTION_RECORDS
 ) -> Batch | None:
     """Claim the ready heads of one kind for sending; None when nothing is due. `sent_at`: the org's time, never ahead of it."""
-    head = session.execute(text(HEAD), {**_of(queue), "now": now}).mappings().first()
-    if head is None:
+    found = session.execute(text(READY), {**_of(queue), "now": now, "limit": limit * LOOK_AHEAD}).mappings().all()
+    rows = [row for row in found if _kind(row) == _kind(found[0])][:limit]
+    if not rows:
         return None
-    rows = session.execute(text(READY), {**_of(queue), **head, "now": now, "limit": limit}).mappings().all()
     rows = rows[: cut([row["size"] for row in rows], records=limit)]
     token = _token(session)
     values = {"token": token, "owner": owner(), "ttl": ttl, "sent_at": sent_at, "ids": [row["id"] for row in rows]}
@@ -257,6 +255,11 @@ def postpone(session: Session, queue: Queue, after: timedelta) -> None:
     """The org cannot be reached: leave the queue alone for a while. What is accepted meanwhile wakes it."""
     query = "UPDATE sfsync.action_queues SET next_due_at = clock_timestamp() + :after WHERE id = :id"
     session.execute(text(query), {"id": queue.id, "after": after})
+
+
+def _kind(row: RowMapping) -> tuple[str, str | None]:
+    """What goes into one call together."""
+    return row["operation"], row["external_id_field"]
 
 
 def _row(change: Change) -> dict[str, Any]:
