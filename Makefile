@@ -28,6 +28,9 @@ up: $(STAMP) ## leave the whole stack running (Ctrl-C stops it)
 test: $(STAMP) ## run every test, on real servers
 	@$(BIN)/pytest -n auto $(ARGS)
 
+test-clients: $(STAMP) ## other people's Salesforce clients against the local org (needs npm and a registry)
+	@SFSYNC_TEST_CLIENTS=1 $(BIN)/pytest tests/clients
+
 check: $(STAMP) ## lint, types and import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -39,4 +42,4 @@ bench: $(STAMP) ## first load and refresh against plain SQL (ROWS=100000)
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .sfsync build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help install demo up test check bench clean
+.PHONY: help install demo up test test-clients check bench clean
