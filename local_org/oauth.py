@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from local_org import grants, identity, users
+from local_org import grants, identity, soap, users
 from local_org.context import Answer, Reply
 from local_org.data_api import Call
 from local_org.errors import OAuthError
@@ -51,6 +51,10 @@ def _dispatch(org: "Org", call: Call, path: str, form: Form) -> tuple[Reply, str
             return Answer(200, identity.discovery(call.host_url)), None
         case "/id/keys":
             return Answer(200, org.signer.jwks()), None
+        case "/services/oauth2/singleaccess":
+            return _single_access(org, call, form)
+    if path.startswith(soap.PREFIX) and call.method == "POST":
+        return soap.answer(org, call), None
     if path.startswith("/id/"):
         return _identity(org, call, path, form)
     return HTMLResponse("<html><body>URL No Longer Exists</body></html>", 404), None
@@ -159,6 +163,15 @@ def _identity(org: "Org", call: Call, path: str, form: Form) -> tuple[Reply, str
     base = grants.instance_url(org, call.host_url)
     chosen = "68.0" if version == "latest" else version
     return Answer(200, identity.identity(org, user, base, url, chosen)), session.user_id
+
+
+def _single_access(org: "Org", call: Call, form: Form) -> tuple[Reply, str | None]:
+    """A URL that would open a browser session; here it leads to a page that says what this is."""
+    session = _bearer(org, call, form)
+    if session is None:
+        return PlainTextResponse("Bad_OAuth_Token", 403), None
+    target = quote(form.get("redirect_uri", ""), safe="")
+    return Answer(200, {"frontdoor_uri": f"{call.host_url}/secur/frontdoor.jsp?retURL={target}"}), session.user_id
 
 
 # -- authorize

@@ -3,11 +3,17 @@
 import base64
 import hashlib
 import hmac
+import json
+import re
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.local_org.calling import Api, grant
 from tests.org import Org
@@ -210,3 +216,78 @@ def test_a_session_slides_while_it_is_used_and_ends_when_idle(org: Org) -> None:
     answer = Api(org, token=token)("GET", "limits")
     assert answer.status_code == 401
     assert answer.json() == [{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}]
+
+
+def key_and_certificate() -> tuple[Any, str]:
+    """A new key and a certificate for it."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "app")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2036, 1, 1, tzinfo=UTC))
+        .sign(key, hashes.SHA256())
+    )
+    return key, certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def assertion(key: Any, **claims: Any) -> str:
+    parts = [json.dumps(part).encode() for part in ({"alg": "RS256"}, claims)]
+    head = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    signature = key.sign(head, padding.PKCS1v15(), hashes.SHA256())
+    return (head + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
+def test_a_jwt_is_taken_only_with_the_apps_signature_and_for_this_audience(org: Org) -> None:
+    key, certificate = key_and_certificate()
+    org.control.put_client("jwt-app", secret="s", certificate=certificate)
+    soon = org.control.status()["now_ms"] // 1000 + 180
+    good = {"iss": "jwt-app", "sub": org.username, "aud": "https://login.salesforce.com", "exp": str(soon)}
+
+    def ask(signed_by: Any = key, **more: Any) -> requests.Response:
+        kind = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+        return grant(org, grant_type=kind, assertion=assertion(signed_by, **{**good, **more}))
+
+    assert works(org, ask().json()["access_token"])
+    assert "refresh_token" not in ask().json()
+    other, _ = key_and_certificate()
+    assert error_of(ask(other)) == (400, "invalid_grant", "invalid assertion")
+    assert error_of(ask(aud="https://elsewhere.example"))[2] == "audience is invalid"
+    assert error_of(ask(exp=str(soon - 1000)))[1] == "invalid_grant"
+    assert error_of(ask(sub="nobody@example.com"))[2] == "user hasn't approved this consumer"
+
+
+def test_soap_login_gives_a_session_up_to_version_64(org: Org) -> None:
+    def log_in(version: str, password: str) -> requests.Response:
+        body = (
+            '<env:Envelope xmlns:env="http://schemas.xmlsoap.org/soap/envelope/"><env:Body>'
+            f'<n1:login xmlns:n1="urn:partner.soap.sforce.com"><n1:username>{org.username}</n1:username>'
+            f"<n1:password>{password}</n1:password></n1:login></env:Body></env:Envelope>"
+        )
+        headers = {"Content-Type": "text/xml", "SOAPAction": "login"}
+        return requests.post(f"{org.url}/services/Soap/u/{version}", data=body, headers=headers, timeout=30)
+
+    answer = log_in("59.0", org.password)
+    token = re.search("<sessionId>(.*?)</sessionId>", answer.text)
+    assert token
+    assert works(org, token[1])
+    assert f"<serverUrl>{org.url}/services/Soap/u/59.0/" in answer.text
+    refused = log_in("59.0", "wrong")
+    assert (refused.status_code, "sf:INVALID_LOGIN" in refused.text) == (500, True)
+    assert log_in("65.0", org.password).status_code == 500
+
+
+def test_an_openid_token_is_signed_by_a_published_key(org: Org) -> None:
+    tokens = logged_in(org, scope="openid api", nonce="n-1")
+    found = requests.get(f"{org.url}/.well-known/openid-configuration", timeout=30).json()
+    numbers = requests.get(found["jwks_uri"], timeout=30).json()["keys"][0]
+    head, _, signature = tokens["id_token"].rpartition(".")
+    n, e = (int.from_bytes(base64.urlsafe_b64decode(numbers[k] + "==")) for k in ("n", "e"))
+    public = rsa.RSAPublicNumbers(e, n).public_key()
+    public.verify(base64.urlsafe_b64decode(signature + "=="), head.encode(), padding.PKCS1v15(), hashes.SHA256())
+    claims = json.loads(base64.urlsafe_b64decode(head.split(".")[1] + "=="))
+    assert (claims["nonce"], claims["sub"], claims["aud"]) == ("n-1", tokens["id"], org.client_id)
