@@ -44,7 +44,7 @@ class Demo:
     def say(self, text: str) -> None:
         """One line of the story."""
         if not self.quiet:
-            console.print(text, highlight=False)
+            console.print(text, highlight=False, soft_wrap=True)
 
     def begin(self, title: str) -> None:
         """A new step of the story."""
@@ -128,7 +128,17 @@ def connect(demo: Demo) -> None:
     demo.say(f"   [dim]$ sfsync connect --user-id {USER} --no-browser[/dim]")
     command = [*SFSYNC, "connect", "--user-id", USER, "--no-browser"]
     env = {**demo.stack.env, "COLUMNS": "10000", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            approve(demo, process)
+        except BaseException:
+            process.kill()  # it waits for an approval that will not come
+            raise
+    demo.check(process.returncode == 0, "signed in and approved; the tokens are stored encrypted")
+
+
+def approve(demo: Demo, process: subprocess.Popen[str]) -> None:
+    """Take the address that `connect` prints to the browser, and read what else it says."""
     assert process.stdout is not None
     for line in process.stdout:
         found = re.search(r"https?://\S+/services/oauth2/authorize\?\S+", line)
@@ -136,12 +146,12 @@ def connect(demo: Demo) -> None:
             sign_in(demo, found.group())
             break
     process.stdout.read()
-    demo.check(process.wait() == 0, "signed in and approved; the tokens are stored encrypted")
 
 
 def sign_in(demo: Demo, url: str) -> None:
     """What a person does: open the page, fill in the form, approve; as many pages as the org shows."""
     with requests.Session() as browser:
+        browser.trust_env = False  # REQUESTS_CA_BUNDLE would win over the org's own certificate
         browser.verify = demo.org["ca_file"] or True
         page = browser.get(url, timeout=60)
         for _ in range(3):
