@@ -201,6 +201,19 @@ class Catalogue:
                         item.restricted_delete,
                     )
 
+    def rollups(self, child_name: str) -> tuple[tuple[ObjectType, Field], ...]:
+        """The roll-up fields that summarize an object, each with the object that has it."""
+        return self._rollups.get(child_name, ())
+
+    @cached_property
+    def _rollups(self) -> dict[str, tuple[tuple[ObjectType, Field], ...]]:
+        found: dict[str, tuple[tuple[ObjectType, Field], ...]] = {}
+        for item in self.objects():
+            for field in item.fields.values():
+                if field.rollup is not None:
+                    found[field.rollup[0]] = (*found.get(field.rollup[0], ()), (item, field))
+        return found
+
     def changed(self, item: ObjectType, modified_ms: int) -> "Catalogue":
         """The catalogue with one object added or replaced."""
         merged = self._objects | {item.name.lower(): item}

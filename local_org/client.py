@@ -126,6 +126,10 @@ class OrgControl:
         """Merge one or two records into another."""
         self._call("POST", "rows/merge", {"object": name, "winner": winner, "losers": losers})
 
+    def recalculate(self, object_name: str) -> None:
+        """Work out an object's roll-up fields again, without stamping the records."""
+        self._call("POST", "rollups/recalculate", {"object": object_name})
+
     def hold_rows(self, ids: list[str], seconds: float) -> None:
         """Lock records, as somebody's long transaction would; 0 lets them go."""
         self._call("POST", "rows/hold", {"ids": ids, "seconds": seconds})

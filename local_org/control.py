@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from local_org import deletion, dml, exchange, seed
-from local_org.catalogue import ObjectType, field_from_data
+from local_org import deletion, dml, exchange, rollups, seed
+from local_org.catalogue import STRINGS, ObjectType, field_from_data
 from local_org.context import Answer
 from local_org.errors import ApiError
-from local_org.objects.build import build, record_id, system_fields
+from local_org.formula import formula_sql
+from local_org.objects.build import build, make, record_id, system_fields
 from local_org.org import Org
 from local_org.schema import quoted
 from local_org.tokens import Client
@@ -307,12 +308,33 @@ def add_object(org: Org, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_field(org: Org, values: dict[str, Any]) -> dict[str, Any]:
-    """Add or replace a field of an object; the body is the field in the catalogue's words (`field` is its name)."""
+    """Add or replace a field of an object: `field` is its name, the rest are the catalogue's words.
+
+    `formula` makes it calculated; `rollup` is [child object, its reference, COUNT|SUM|MIN|MAX, its field].
+    """
     item = _object(org, {"object": values["name"]})
-    data = {key: value for key, value in values.items() if key not in ("name", "field")}
-    field = field_from_data({"custom": True, "label": values["field"], **data, "name": values["field"]})
-    org.store.add_objects([item.with_fields([field])])
+    name = str(values["field"])
+    data = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key not in ("name", "field")}
+    words: dict[str, Any] = {"custom": True, "label": name, "type": "string", "length": 255, **data}
+    if "formula" in data or "rollup" in data:
+        words |= {"calculated": True, "createable": False, "updateable": False}
+    if words["type"] not in STRINGS and "length" not in data:
+        words["length"] = 18 if words["type"] == "reference" else 0
+    field = make(words.pop("type"), name, words.pop("label"), **words)
+    changed = item.with_fields([field])
+    if field.formula is not None:
+        formula_sql(org.store.catalogue.changed(changed, 0), item.name, field, "t")
+    org.store.add_objects([changed])
+    if field.rollup is not None:
+        recalculate(org, {"object": item.name})
     return {"field": field.name}
+
+
+def recalculate(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Work out the roll-up fields of `object` again, without stamping the records."""
+    with org.store.write() as conn:
+        rollups.recalculate(org.change(conn, org.admin_id), _object(org, values))
+    return {}
 
 
 def remove_field(org: Org, values: dict[str, Any]) -> dict[str, Any]:
@@ -342,6 +364,7 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Handler], ...] = tuple(
         ("POST", "rows/merge", merge_rows),
         ("POST", "rows/hold", hold_rows),
         ("POST", "late-commits", late_commits),
+        ("POST", "rollups/recalculate", recalculate),
         ("POST", "rules", set_rules),
         ("POST", "hide", hide),
         ("POST", "clients", put_client),

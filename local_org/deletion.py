@@ -6,7 +6,7 @@ Source: SOAP API Developer Guide, "delete()", "undelete()", "emptyRecycleBin()";
 from collections.abc import Iterator
 from typing import Any
 
-from local_org import dml
+from local_org import dml, rollups
 from local_org.catalogue import ChildRelationship, ObjectType
 from local_org.dml import Change, Row
 from local_org.errors import ApiError, not_found
@@ -35,6 +35,7 @@ def _delete_row(change: Change, item: ObjectType, row: Row, root: str, depth: in
     else:
         _remove(change, item, row["Id"])
     _log(change, item, row["Id"], root)
+    rollups.follow(change, item, row)
 
 
 def _release_children(
@@ -132,6 +133,7 @@ def _restore(change: Change, object_name: str, record_id: str, *, cascaded: bool
         values |= dml.stamps(change, item)
     dml.set_columns(change.conn, item, record_id, values)
     change.journal(object_name, record_id, "undelete", values)
+    rollups.follow(change, item, dml.load(change.conn, item, record_id))
 
 
 def _restore_lookups(change: Change, root: str) -> None:
@@ -174,6 +176,7 @@ def _move_children(change: Change, relation: ChildRelationship, old: str, new: s
         values: Row = {relation.field: new, **dml.stamps(change, child)}
         dml.set_columns(change.conn, child, row["Id"], values)
         change.journal(child.name, row["Id"], "update", values)
+        rollups.follow(change, child, row, {**row, **values})
 
 
 def purge(change: Change, item: ObjectType, record_id: str) -> None:

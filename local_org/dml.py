@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from local_org import rules
+from local_org import rollups, rules
 from local_org.catalogue import Catalogue, Field, ObjectType
 from local_org.derive import derive
 from local_org.errors import ApiError, deleted, not_found
@@ -129,6 +129,7 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any]) -> str:
     write_row(change.conn, full, row)
     change.saved(full, row["Id"])
     change.journal(full.name, row["Id"], "insert", row)
+    rollups.follow(change, full, row)
     return str(row["Id"])
 
 
@@ -219,6 +220,7 @@ def update(change: Change, item: ObjectType, record_id: str, values: Mapping[str
     set_columns(change.conn, full, old["Id"], changed)
     change.saved(full, old["Id"])
     change.journal(full.name, old["Id"], "update", changed)
+    rollups.follow(change, full, old, row)
 
 
 def _check_converted(item: ObjectType, old: Row) -> None:

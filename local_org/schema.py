@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from local_org.catalogue import STRINGS, Catalogue, Field, ObjectType
+from local_org.formula import formula_sql
 
 SYSTEM_TABLES = """
 CREATE TABLE IF NOT EXISTS _settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -79,6 +80,8 @@ def create_indexes(item: ObjectType) -> Iterator[str]:
             yield f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({column})"
 
 
-def column_sql(catalogue: Catalogue, item: ObjectType, field: Field, alias: str) -> str:  # noqa: ARG001
-    """The SQL expression of a field of the row called `alias`."""
+def column_sql(catalogue: Catalogue, item: ObjectType, field: Field, alias: str) -> str:
+    """The SQL expression of a field of the row called `alias`; formula fields have no column."""
+    if field.formula is not None:
+        return formula_sql(catalogue, item.name, field, alias)
     return f"{alias}.{quoted(field.name)}"

@@ -50,6 +50,7 @@ class Store:
         ):
             conn.execute(f"PRAGMA {pragma}")
         conn.create_function("lower_text", 1, _lower, deterministic=True)
+        conn.create_function("org_now_ms", 0, self.clock.exact_ms)
         return conn
 
     def close(self) -> None:
