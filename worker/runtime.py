@@ -4,12 +4,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from worker.actions.deps import ActionDeps
+from worker.allowance import Allowances
 from worker.app import make_app
 from worker.db import Database
 from worker.log import get_logger
@@ -66,6 +67,7 @@ class Runtime:
     def __init__(self, settings: Settings, *, application: str = "sfsync") -> None:
         self.settings = settings
         self.application = application
+        self.allowances = Allowances()
 
     @cached_property
     def database(self) -> Database:
@@ -104,7 +106,8 @@ class Runtime:
 
     def client(self, connection_id: int) -> OrgClient:
         """A client of a connection's org, for one step in one thread."""
-        return OrgClient(StoredTokens(self.database, self.vault, self.settings, connection_id), self.http)
+        tokens = StoredTokens(self.database, self.vault, self.settings, connection_id)
+        return OrgClient(tokens, self.http, heard=partial(self.allowances.note, connection_id))
 
     def wake(self, name: str, row_id: int, lane: str | None = None) -> None:
         """See `Waker.wake`."""

@@ -91,8 +91,10 @@ def _begin_child(service: str) -> None:
     def tell(**_: Any) -> None:
         finished, PULSE.finished = PULSE.finished, 0
         try:
-            with runtime().database.transaction() as session:
+            rt = runtime()
+            with rt.database.transaction() as session:
                 beat(session, service, "worker", lanes, pid=parent, steps=finished)
+                rt.allowances.write(session)
         except Exception as error:
             log.info("process.not_told", error=type(error).__name__)
 

@@ -113,8 +113,11 @@ class OrgClient(Salesforce):
     `calls`: requests sent to the org's API so far. `usage` and `org_time`: what the last answer's headers said, None until then.
     """
 
-    def __init__(self, tokens: TokenSource, options: HttpOptions) -> None:
+    def __init__(
+        self, tokens: TokenSource, options: HttpOptions, *, heard: Callable[[Usage], None] | None = None
+    ) -> None:
         self.options = options
+        self._heard = heard  # told what each answer says of the allowance
         self.calls = 0
         self.usage: Usage | None = None
         self.org_time: datetime | None = None
@@ -326,7 +329,11 @@ class OrgClient(Salesforce):
                 self.org_time = parsedate_to_datetime(date).astimezone(UTC)
             except ValueError:
                 pass
-        self.usage = parse_usage(headers.get("Sforce-Limit-Info"), self.org_time) or self.usage
+        usage = parse_usage(headers.get("Sforce-Limit-Info"), self.org_time)
+        if usage is not None:
+            self.usage = usage
+            if self._heard:
+                self._heard(usage)
 
     def _adopt(self, token: AccessToken) -> None:
         """Use `token` from now on. The scheme is kept: the library knows https only."""
