@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, move_on_after, to_thread
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -19,6 +19,7 @@ from local_org import control, data_api, oauth
 from local_org.clock import Clock
 from local_org.context import Answer, Reply
 from local_org.data_api import Call
+from local_org.errors import ApiError
 from local_org.ledger import Entry
 from local_org.metadata import http_date
 from local_org.org import Org
@@ -81,18 +82,20 @@ class Server:
                 await self._spoilt(fault, scope, receive, send, call, entry)
 
     async def _reply(self, scope: Scope, receive: Receive, send: Send, call: Call, entry: Entry) -> None:
-        reply, entry.user = await self.in_thread(self._route(call), self.org, call)
+        reply: Reply = _timed_out(call)
+        with move_on_after(self.org.settings.request_seconds):
+            reply, entry.user = await self.in_thread(self._route(call), self.org, call, leave=call.upload is None)
         await _send_reply(reply, call, scope, receive, send)
 
     @staticmethod
     def _route(call: Call) -> Callable[[Org, Call], tuple[Reply, str | None]]:
         return data_api.answer if call.path.startswith(data_api.PREFIXES) else oauth.answer
 
-    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run what may wait for the disk away from the event loop."""
+    async def in_thread(self, function: Callable[..., Any], *args: Any, leave: bool = False) -> Any:
+        """Run what may wait for the disk away from the event loop; `leave` it to itself when time is up."""
         if self._limiter is None:
             self._limiter = CapacityLimiter(THREADS)
-        return await to_thread.run_sync(function, *args, limiter=self._limiter)
+        return await to_thread.run_sync(function, *args, abandon_on_cancel=leave, limiter=self._limiter)
 
     # -- taking a call off the wire
 
@@ -216,6 +219,14 @@ def _spoiling(fault: dict[str, Any], send: Send) -> Send:
         await send({**message, "body": body} if "body" in message else message)
 
     return spoil
+
+
+def _timed_out(call: Call) -> Reply:
+    """What a call gets that took too long; what it does may still be done."""
+    if "/query" in call.path:
+        text = "Your query request was running for too long."
+        return Answer(400, ApiError(400, "QUERY_TIMEOUT", text).body())
+    return Response("<html><body>Gateway Timeout</body></html>", 504, media_type="text/html")
 
 
 def _header_bytes(scope: Scope) -> int:

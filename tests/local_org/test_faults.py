@@ -83,3 +83,13 @@ def test_expired_sessions_and_revoked_grants_are_refused(api: Api) -> None:
 def test_an_unknown_word_in_a_fault_is_refused(api: Api) -> None:
     with pytest.raises(RuntimeError, match="unknown words"):
         api.org.control.add_fault(match={"path": "x"}, action={"status": 500})
+
+
+def test_a_call_that_takes_too_long_is_given_up_but_may_still_be_done(api: Api) -> None:
+    api.org.control.change_settings(request_seconds=0.3, write_ms=1500)
+    try:
+        assert api("POST", "sobjects/Lead", {"LastName": "Slow", "Company": "C"}).status_code == 504
+    finally:
+        api.org.control.change_settings(request_seconds=600, write_ms=0)
+    found = api("GET", "query?q=SELECT Id FROM Lead WHERE LastName = 'Slow'").json()
+    assert found["totalSize"] == 1
