@@ -1,6 +1,8 @@
 """The poller does what is due, with no broker anywhere, and says that it lives."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +11,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from tests.org import Org
-from tests.waiting import until
+from tests.org import ROOT, Org
+from tests.waiting import LIMIT_SECONDS, until
 from worker import lanes
 from worker.db import Claim, Database, Keeper, longest_overrun, take
 from worker.local_servers import free_port
 from worker.mirror.requests import ensure_mirror, request_run
-from worker.poller import Poller
+from worker.poller import EXIT_WEDGED, Poller
 from worker.pulse import process_name
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -147,3 +149,35 @@ def test_a_step_that_goes_on_after_its_claim_was_lost_is_noticed(rt: Runtime) ->
         assert keeper.lost.wait(60)
         assert longest_overrun() > 0
     assert longest_overrun() == 0
+
+
+WEDGED = """
+import threading
+from worker import poller
+from worker.runtime import Runtime
+from worker.settings import load_settings
+
+poller.HOUSEWORK = {"stuck": 0.0}
+poller.STEPS = {"stuck": lambda rt, row_id: threading.Event().wait()}
+stuck = poller.Poller(Runtime(load_settings()), "test", ("upkeep",), threads=2)
+poller.signal.signal(poller.signal.SIGTERM, lambda *_: stuck.stop())
+stuck.start()
+stuck.wait()
+stuck.join()
+"""
+
+
+def test_a_process_whose_step_never_ends_takes_no_more_work_and_exits(database_url: str) -> None:
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "DATABASE_URL": database_url,
+        "ENCRYPTION_KEY": "A" * 43,
+    }
+    env |= {"SFSYNC_POLL_SECONDS": "0.1", "SFSYNC_CLAIM_SECONDS": "0.2"}
+    env |= {"SFSYNC_PAGE_SECONDS": "0.2", "SFSYNC_REQUEST_SECONDS": "0.2"}
+    done = subprocess.run(
+        [sys.executable, "-c", WEDGED], env=env, capture_output=True, text=True, timeout=LIMIT_SECONDS
+    )
+    assert done.returncode == EXIT_WEDGED, done.stderr
+    assert "process.wedged" in done.stdout
