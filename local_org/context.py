@@ -79,6 +79,7 @@ class Context:
                 conn,
                 self.user,
                 allow_duplicates="allowsave=true" in self.header("sforce-duplicate-rule-header"),
+                owner=self.org.locks.owner(),
                 patient=time.monotonic() < self.lock_deadline,
             )
             try:

@@ -42,12 +42,13 @@ class Locks:
             return self._next
 
     def take(self, owner: int, record_ids: Iterable[str]) -> None:
-        """Hold rows for a writer. Raises LockedError for the first that another one holds."""
+        """Hold rows for a writer; for nobody (0) only look. Raises LockedError for the first that is held."""
         with self._freed:
             for record_id in record_ids:
                 if self._is_held(record_id, owner):
                     raise LockedError(record_id)
-                self._held[record_id] = owner
+                if owner:
+                    self._held[record_id] = owner
 
     def _is_held(self, record_id: str, owner: int) -> bool:
         until = self._until.get(record_id)

@@ -113,7 +113,6 @@ class Org:
             cascade_stamps=self.settings.cascade_stamps,
             check_saved=self.rules.check,
             locks=self.locks,
-            owner=self.locks.owner(),
             **options,
         )
 

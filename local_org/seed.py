@@ -12,7 +12,7 @@ from local_org.catalogue import ObjectType
 from local_org.derive import derive
 from local_org.dml import default_of
 from local_org.ids import numbered
-from local_org.objects.sales import STAGES
+from local_org.objects.sales import FORECASTS, LEAD_STATUSES, STAGES
 from local_org.org import DEFAULT_USERNAME, Org
 from local_org.schema import create_indexes, quoted
 
@@ -76,10 +76,39 @@ def seed_basics(org: Org, *, users: int = USERS) -> None:
     with org.store.read() as conn:
         if conn.execute('SELECT 1 FROM "Organization"').fetchone():
             return
-    _write(org, "Profile", iter([{"Id": numbered("00e", 0), "Name": "System Administrator"}]))
+    _write(org, "Profile", iter([_dated({"Id": numbered("00e", 0), "Name": "System Administrator"})]))
     _write(org, "User", (_user(number) for number in range(users)))
     name = {"Id": org.organization_id, "Name": "Local Org", "OrganizationType": "Developer Edition"}
-    _write(org, "Organization", iter([name | {"InstanceName": "LO1", "FiscalYearStartMonth": 1}]))
+    more = {"InstanceName": "LO1", "FiscalYearStartMonth": 1, "LanguageLocaleKey": "en_US", "TimeZoneSidKey": "GMT"}
+    _write(org, "Organization", iter([_dated(name | more | {"DefaultLocaleSidKey": "en_US"})]))
+    _write(org, "OpportunityStage", (_stage(n, label) for n, label in enumerate(STAGES)))
+    _write(org, "LeadStatus", (_lead_status(n, label) for n, label in enumerate(LEAD_STATUSES)))
+
+
+def _dated(row: Row) -> Row:
+    return row | dict.fromkeys(("CreatedDate", "LastModifiedDate", "SystemModstamp"), START_MS)
+
+
+def _stage(number: int, label: str) -> Row:
+    probability, forecast, closed, won = STAGES[label]
+    values = {
+        "Id": numbered("01J", number),
+        "MasterLabel": label,
+        "ApiName": label,
+        "IsActive": 1,
+        "SortOrder": number + 1,
+        "IsClosed": int(closed),
+        "IsWon": int(won),
+        "ForecastCategory": FORECASTS[forecast],
+        "ForecastCategoryName": forecast,
+        "DefaultProbability": probability,
+    }
+    return _dated(values)
+
+
+def _lead_status(number: int, label: str) -> Row:
+    values = {"Id": numbered("01K", number), "MasterLabel": label, "ApiName": label, "SortOrder": number + 1}
+    return _dated(values | {"IsDefault": int(number == 0), "IsConverted": int(label == "Closed - Converted")})
 
 
 def seed(org: Org, counts: dict[str, int], progress: Progress = lambda _name, _done: None) -> None:
