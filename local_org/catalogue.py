@@ -66,6 +66,9 @@ class Field:
     html_formatted: bool = False
     extra_type_info: str | None = None
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # names differ inside an object; hashing every flag would be slow
+
     @property
     def stored(self) -> bool:
         """Whether the field has a column: compound and formula fields have none."""

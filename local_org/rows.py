@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 from local_org import deletion, dml
-from local_org.catalogue import COMPOUND_TYPES, ChildRelationship, Field, ObjectType
+from local_org.catalogue import COMPOUND_TYPES, Catalogue, ChildRelationship, Field, ObjectType
 from local_org.context import Answer, Context, Result
 from local_org.errors import ApiError, deleted, not_found, unknown_field
 from local_org.ids import to_18
@@ -49,18 +50,11 @@ def chosen_fields(item: ObjectType, names: Sequence[str]) -> list[Field]:
 
 def fetch(ctx: Context, item: ObjectType, ids: Sequence[str], fields: Sequence[Field]) -> dict[str, Found]:
     """The rows with these ids (18 characters), by id."""
-    whole = ctx.store.catalogue.object(item.name) or item
-    columns = _columns(item, fields)
-    selected = [f't."{name}"' if whole.field(name) else "0" for name in ("Id", "SystemModstamp", "IsDeleted")]
-    selected += [column_sql(ctx.store.catalogue, whole, f, "t") for f in columns]
+    selected, names = _selection(ctx.store.catalogue, ctx.catalogue, item.name, tuple(fields))
     hidden = ctx.row_filter(item.name, "t")
-    sql = (
-        f"SELECT {', '.join(selected)} FROM {quoted(item.name)} t "
-        f'WHERE t."Id" IN ({", ".join("?" * len(ids))}){" AND " + hidden if hidden else ""}'
-    )
+    sql = f'{selected} WHERE t."Id" IN ({", ".join("?" * len(ids))}){" AND " + hidden if hidden else ""}'
     with ctx.store.read() as conn:
         rows = conn.execute(sql, tuple(ids)).fetchall()
-    names = [f.name for f in columns]
     return {
         row[0]: Found(
             render(ctx, item, fields, row[0], dict(zip(names, row[3:], strict=True))), row[1] or 0, bool(row[2])
@@ -69,9 +63,19 @@ def fetch(ctx: Context, item: ObjectType, ids: Sequence[str], fields: Sequence[F
     }
 
 
-def _columns(item: ObjectType, fields: Sequence[Field]) -> list[Field]:
-    parts = (item.parts_of(f.name) if f.type in COMPOUND_TYPES else (f,) for f in fields)
-    return list(dict.fromkeys(part for group in parts for part in group))
+@lru_cache(512)
+def _selection(
+    whole: Catalogue, seen: Catalogue, object_name: str, fields: tuple[Field, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """SELECT of id, stamp, deletion mark and what the fields are made of; and the names of the latter."""
+    item, visible_item = whole.object(object_name), seen.object(object_name)
+    assert item is not None
+    assert visible_item is not None
+    parts = (visible_item.parts_of(f.name) if f.type in COMPOUND_TYPES else (f,) for f in fields)
+    columns = list(dict.fromkeys(part for group in parts for part in group))
+    selected = [f't."{name}"' if item.field(name) else "0" for name in ("Id", "SystemModstamp", "IsDeleted")]
+    selected += [column_sql(whole, item, f, "t") for f in columns]
+    return f"SELECT {', '.join(selected)} FROM {quoted(item.name)} t", tuple(f.name for f in columns)
 
 
 def render(ctx: Context, item: ObjectType, fields: Sequence[Field], record_id: str, row: Mapping[str, Any]) -> Record:
