@@ -210,7 +210,7 @@ def snapshot(org: Org, values: dict[str, Any]) -> dict[str, Any]:
 
 def restore(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     """Bring back the data of the snapshot `name`."""
-    org.store.restore(_plain_name(values))
+    org.restore(_plain_name(values))
     return {}
 
 

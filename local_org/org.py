@@ -116,6 +116,13 @@ class Org:
             **options,
         )
 
+    def restore(self, name: str) -> None:
+        """Bring back a snapshot with the settings, rules and restrictions of its time; sessions stay."""
+        self.store.restore(name)
+        self.settings = Settings().changed(self.store.setting("settings", {}))
+        self.access = Access(self.store)
+        self.rules = CustomRules(self)
+
     def jobs_today(self) -> int:
         """Query jobs of the last 24 hours."""
         return self.jobs.count_since("query", self.store.clock.now_ms() - DAY_MS)

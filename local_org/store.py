@@ -65,6 +65,11 @@ class Store:
     def read(self) -> Iterator[sqlite3.Connection]:
         """A connection on one snapshot of the data. Never write through it."""
         self.apply_due()
+        with self._snapshot() as conn:
+            yield conn
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
         try:
             conn = self._pool.get_nowait()
         except Empty:
@@ -120,8 +125,8 @@ class Store:
 
     def setting(self, name: str, default: Any = None) -> Any:
         """A value kept with the data (JSON)."""
-        with self._write_lock:
-            row = self._writer.execute("SELECT value FROM _settings WHERE name = ?", (name,)).fetchone()
+        with self._snapshot() as conn:
+            row = conn.execute("SELECT value FROM _settings WHERE name = ?", (name,)).fetchone()
         return default if row is None else json.loads(row[0])
 
     def keep_setting(self, name: str, value: Any) -> None:
