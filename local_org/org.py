@@ -21,7 +21,7 @@ from local_org.store import Store
 from local_org.tokens import Tokens
 from local_org.usage import Usage
 
-ORGANIZATION_ID = "00DLo0000000001EAA"
+ORGANIZATION_ID = "00DLo0000000001MAA"
 DAY_MS = 86_400_000
 DEFAULT_USERNAME = "admin@local-org.example"
 DEFAULT_PASSWORD = "local-org"  # noqa: S105 - documented, for a toy org

@@ -40,7 +40,9 @@ class ActionLine(Base):
     object: Mapped[str] = mapped_column(Text, primary_key=True)
     order_key: Mapped[str] = mapped_column(Text, primary_key=True)
     next_ticket: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
-    quiet_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # an unanswered write may land until then
+    quiet_until: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True)
+    )  # an unanswered write may land until then
 
 
 class ActionQueue(Base):
@@ -139,7 +141,9 @@ class Action(Base):
     claim_owner: Mapped[str | None] = mapped_column(Text)
     claim_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     sent_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    doubt_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # an unanswered sending may land until then
+    doubt_until: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True)
+    )  # an unanswered sending may land until then
     outcome: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # {"id", "success", "created"?, "adopted"?}
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # {"code", "message", "fields"}: the last one
     remembered_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # its record was put in the mirror

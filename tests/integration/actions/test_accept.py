@@ -169,7 +169,9 @@ def test_a_create_carries_its_own_id_in_the_key_field_where_the_object_has_one(
     (keyed,) = accept(deps, connection_id, [Intent("Opportunity", "create", {"Name": "x"})], source="http")
     own = {"Name": "x", "External_Key__c": "mine"}
     (unkeyed,) = accept(deps, connection_id, [Intent("Opportunity", "create", own)], source="http")
-    found: dict[uuid.UUID, list[str | None]] = dict(rows("SELECT id, ARRAY[external_id_field, external_id] FROM sfsync.actions"))
+    found: dict[uuid.UUID, list[str | None]] = dict(
+        rows("SELECT id, ARRAY[external_id_field, external_id] FROM sfsync.actions")
+    )
     assert found == {keyed.id: ["External_Key__c", keyed.id.hex], unkeyed.id: [None, None]}
 
 
