@@ -70,10 +70,11 @@ def sfsync() -> None:
 
 def run() -> None:
     """Entry point of the console script."""
+    setup_logging(level="WARNING")  # to standard error: standard output is the answer; services set their own level
     try:
         app()
     except SyncError as error:
-        from worker.log import blank
+        from worker.log import blank, setup_logging
 
         for line in blank(str(error)).splitlines():
             errors.print(f"[red]sfsync:[/red] {line}", highlight=False, soft_wrap=True)
