@@ -54,7 +54,10 @@ class LazyGroup(TyperGroup):
 
 
 def load(name: str) -> Any:
-    """One command, as its module registers it."""
+    """One command, as its module registers it; warnings go to standard error, services set their own level."""
+    from worker.log import setup_logging
+
+    setup_logging(level="WARNING")
     part = typer.Typer()
     import_module(f"worker.cli.{COMMANDS[name][0]}").register(part)
     return typer.main.get_group(part).commands[name]
@@ -70,11 +73,10 @@ def sfsync() -> None:
 
 def run() -> None:
     """Entry point of the console script."""
-    setup_logging(level="WARNING")  # to standard error: standard output is the answer; services set their own level
     try:
         app()
     except SyncError as error:
-        from worker.log import blank, setup_logging
+        from worker.log import blank
 
         for line in blank(str(error)).splitlines():
             errors.print(f"[red]sfsync:[/red] {line}", highlight=False, soft_wrap=True)
