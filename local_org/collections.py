@@ -87,9 +87,15 @@ def check_size(count: int) -> None:
         raise ApiError(400, "EXCEEDED_ID_LIMIT", text)
 
 
+def type_name(record: dict[str, Any]) -> str:
+    """What a record's attributes say it is; "" if they say nothing."""
+    attributes = record.get("attributes")
+    return str(attributes.get("type", "")) if isinstance(attributes, dict) else ""
+
+
 def _types(ctx: Context, records: Sequence[dict[str, Any]]) -> list[ObjectType | ApiError]:
     """The object of each record, or the error of that record. Raises ApiError for more than 10 chunks."""
-    names = [str((record.get("attributes") or {}).get("type", "")) for record in records]
+    names = [type_name(record) for record in records]
     if sum(1 for _ in groupby(name.lower() for name in names)) > MAX_CHUNKS:
         text = f"Too many chunks: the records may change their type at most {MAX_CHUNKS - 1} times in one request"
         raise ApiError(400, "EXCEEDED_ID_LIMIT", text)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 from urllib.parse import parse_qsl
 
 from local_org.bulk_results import FileSlices
@@ -108,9 +108,13 @@ def composite(ctx: Context) -> Record:
     return {"compositeResponse": _carry_out(ctx, requests, all_or_none=all_or_none)}
 
 
+def _objects(value: Any) -> TypeGuard[list[Record]]:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
 def _requests(requests: Any, most: int = MAX_SUBREQUESTS) -> list[Record]:
     """The subrequests of an envelope. Raises ApiError for one that is malformed."""
-    if not isinstance(requests, list) or not all(isinstance(item, dict) for item in requests):
+    if not _objects(requests):
         raise ApiError(400, "JSON_PARSER_ERROR", "The compositeRequest list is missing")
     if len(requests) > most:
         text = f"The number of subrequests, {len(requests)}, is over the limit of {most}"
@@ -207,7 +211,7 @@ def _referenced(match: re.Match[str], results: Mapping[str, Any]) -> Any:
 def graph(ctx: Context) -> Record:
     """POST composite/graph: each graph is all or none."""
     graphs = ctx.json_object().get("graphs")
-    if not isinstance(graphs, list) or len(graphs) > MAX_GRAPHS:
+    if not _objects(graphs) or len(graphs) > MAX_GRAPHS:
         raise ApiError(400, "INVALID_INPUT", f"graphs must be a list of at most {MAX_GRAPHS}")
     nodes = [_requests(item.get("compositeRequest"), MAX_NODES) for item in graphs]
     if sum(map(len, nodes)) > MAX_NODES:
@@ -240,7 +244,7 @@ def batch(ctx: Context) -> Record:
     """POST composite/batch: calls in order, each on its own, each counted."""
     body = ctx.json_object()
     requests = body.get("batchRequests")
-    if not isinstance(requests, list) or len(requests) > MAX_SUBREQUESTS:
+    if not _objects(requests) or len(requests) > MAX_SUBREQUESTS:
         raise ApiError(400, "INVALID_INPUT", f"batchRequests must be a list of at most {MAX_SUBREQUESTS}")
     results: list[Record] = []
     for item in requests:

@@ -135,7 +135,7 @@ class Server:
         unzip = zlib.decompressobj(31) if headers.get("content-encoding") == "gzip" else None
         with path.open("wb") as file:
             async for chunk in _chunks(receive):
-                await self.in_thread(file.write, unzip.decompress(chunk) if unzip else chunk)
+                await self.in_thread(file.write, _unzipped(unzip, chunk) if unzip else chunk)
 
     # -- trouble
 
@@ -252,9 +252,21 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
         more = message.get("more_body", False)
 
 
+def _unzipped(unzip: "zlib._Decompress", chunk: bytes) -> bytes:
+    try:
+        return unzip.decompress(chunk)
+    except zlib.error:
+        return chunk  # no gzip after all: whoever reads it will say what is wrong
+
+
 async def _body(receive: Receive, headers: dict[str, str]) -> bytes:
     body = b"".join([chunk async for chunk in _chunks(receive)])
-    return gzip.decompress(body) if headers.get("content-encoding") == "gzip" and body else body
+    if headers.get("content-encoding") != "gzip":
+        return body
+    try:
+        return gzip.decompress(body)
+    except (OSError, EOFError, zlib.error):
+        return body  # no gzip after all: whoever reads it will say what is wrong
 
 
 async def _send_reply(reply: Reply, call: Call | None, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from local_org import dml
 from local_org.catalogue import ObjectType
+from local_org.collections import type_name
 from local_org.context import Answer, Context
 from local_org.errors import ApiError, unknown_field, unknown_type
 
@@ -53,18 +54,24 @@ def _collect(
     """Append the records of {"records": […]}, each before its children."""
     if depth > MAX_DEPTH:
         raise ApiError(400, "INVALID_INPUT", f"The tree is deeper than {MAX_DEPTH} levels")
-    for record in tree.get("records") or []:
-        attributes = record.get("attributes") or {}
-        named = ctx.catalogue.object(str(attributes.get("type", "")))
+    for record in _records(tree):
+        named = ctx.catalogue.object(type_name(record))
         if named is None or named.name != item.name:
-            raise unknown_type(str(attributes.get("type", "")))
+            raise unknown_type(type_name(record))
         nested = dict(_children(record))
         values = {name: value for name, value in record.items() if name not in nested and name != "attributes"}
-        nodes.append(Node(item, str(attributes.get("referenceId", "")), values, parent, link))
+        nodes.append(Node(item, str(record["attributes"].get("referenceId", "")), values, parent, link))
         here = len(nodes) - 1
         for name, subtree in nested.items():
             child, field = _child(ctx, item, name)
             _collect(ctx, child, subtree, nodes, here, field, depth + 1)
+
+
+def _records(tree: Record) -> list[Record]:
+    records = tree.get("records")
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ApiError(400, "JSON_PARSER_ERROR", "The records list is missing or is no list of objects")
+    return records
 
 
 def _children(record: Record) -> Iterator[tuple[str, Record]]:

@@ -28,6 +28,7 @@ _EXACT_TEXT = re.compile('"\ue000(-?[0-9.]+)"')
 _DATETIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE
 )
+_BROKEN = re.compile("[\ud800-\udfff]")  # halves of a surrogate pair: no text that UTF-8 can carry
 _TIME = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,3}))?)?Z?")
 
 
@@ -125,8 +126,7 @@ def _text_value(field: Field, value: Any) -> Stored:
         raise _wrong_kind(field, _token(value), value)
     if field.type == "base64":
         return value
-    if "\x00" in value:
-        value = value.replace("\x00", "")
+    value = _BROKEN.sub("\ufffd", value.replace("\x00", ""))
     text = value if field.type == "textarea" else value.strip()
     return text if text.strip() else None
 

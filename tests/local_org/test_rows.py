@@ -178,3 +178,29 @@ def test_every_call_is_counted_and_the_allowance_ends(api: Api) -> None:
         assert error == (403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
     finally:
         api.org.control.change_settings(api_limit=100_000)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("sobjects/Contact", b"{bad"),
+        ("sobjects/Contact", b""),
+        ("sobjects/Contact", b"[]"),
+        ("sobjects/Contact", b"\xff\xfe"),
+        ("composite/sobjects", b'{"records": 5}'),
+        ("composite", b'{"compositeRequest": [5]}'),
+        ("composite/batch", b'{"batchRequests": [5]}'),
+        ("composite/graph", b'{"graphs": [5]}'),
+        ("composite/tree/Contact", b'{"records": [5]}'),
+    ],
+)
+def test_a_malformed_body_is_the_callers_mistake(api: Api, path: str, body: bytes) -> None:
+    assert api("POST", path, data=body).status_code == 400
+    assert api("POST", path, data=body, headers={"Content-Encoding": "gzip"}).status_code == 400
+
+
+def test_text_that_utf8_cannot_carry_is_replaced(api: Api) -> None:
+    answer = api("POST", "sobjects/Contact", data=b'{"LastName": "a\\ud800b\\u0000c"}')
+    assert api.read("Contact", answer.json()["id"])["LastName"] == "a\ufffdbc"
+    odd = api("POST", "composite/sobjects", {"records": [{"attributes": 5}]}).json()
+    assert odd[0]["errors"][0]["statusCode"] == "INVALID_TYPE"
