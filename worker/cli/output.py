@@ -34,6 +34,7 @@ class Exit(IntEnum):
 def show_json(value: Any) -> None:
     """Print one JSON document; times as ISO 8601 UTC."""
     sys.stdout.write(json.dumps(value, default=_plain, indent=2) + "\n")
+    sys.stdout.flush()  # `up` goes on after it, and whoever reads a pipe must not wait for its end
 
 
 def _plain(value: Any) -> Any:
