@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,11 @@ def test_the_poller_beside_a_prefork_worker_is_started_again_when_it_dies(
         worker = stack.start("worker", "backfill")
 
         def poller() -> psutil.Process | None:
-            children = psutil.Process(worker.pid).children()
-            return next((child for child in children if "--poll-only" in child.cmdline()), None)
+            for child in psutil.Process(worker.pid).children():
+                with suppress(psutil.NoSuchProcess):  # a zombie has no command line either
+                    if "--poll-only" in child.cmdline():
+                        return child
+            return None
 
         until(lambda: alive_lanes(database_url) == {"backfill"})
         first = poller()
