@@ -15,7 +15,7 @@ import pytest
 
 from tests.acceptance.stack import ROOT, SFSYNC, start_stack
 from tests.waiting import until
-from worker.local_servers import EmbeddedValkey, free_port
+from worker.local_servers import EmbeddedValkey, die_with_parent, free_port
 
 pytestmark = pytest.mark.acceptance
 
@@ -36,6 +36,7 @@ class Up:
                 stdout=subprocess.PIPE,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGTERM),
             )
 
     def wait(self) -> dict[str, Any]:
