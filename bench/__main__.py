@@ -56,6 +56,7 @@ class Bench:
             env={**os.environ, **self.env},
             check=True,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     def run_id(self, *arguments: str) -> int:
@@ -215,7 +216,7 @@ def show(rows: int, changed: int, loads: list[tuple[Cost, Cost]], refreshes: lis
             f"{median(cost.cpu_seconds for cost in plain):.2f}",
             f"{median(cost.peak_mib for cost in ours):.0f}",
         )
-    Console().print(table)
+    Console(width=130).print(table)
 
 
 if __name__ == "__main__":
