@@ -37,9 +37,7 @@ def create(
     deadline: Deadline | None = None,
 ) -> list[RowResult]:
     """Create up to 200 records. Never repeated here: UnknownOutcomeError when no whole answer came."""
-    body = {"allOrNone": False, "records": [_typed(object_name, record) for record in _limited(records)]}
-    answer = client.call("POST", "composite/sobjects", json=body, headers=headers, idempotent=False, deadline=deadline)
-    return _results(answer.body, len(records))
+    return _write(client, "POST", "composite/sobjects", object_name, records, headers, deadline)
 
 
 def update(
@@ -51,9 +49,7 @@ def update(
     deadline: Deadline | None = None,
 ) -> list[RowResult]:
     """Update up to 200 records, each with its `Id`."""
-    body = {"allOrNone": False, "records": [_typed(object_name, record) for record in _limited(records)]}
-    answer = client.call("PATCH", "composite/sobjects", json=body, headers=headers, idempotent=False, deadline=deadline)
-    return _results(answer.body, len(records))
+    return _write(client, "PATCH", "composite/sobjects", object_name, records, headers, deadline)
 
 
 def upsert(
@@ -66,9 +62,22 @@ def upsert(
     deadline: Deadline | None = None,
 ) -> list[RowResult]:
     """Create or update up to 200 records by an external id, which each record carries."""
-    body = {"allOrNone": False, "records": [_typed(object_name, record) for record in _limited(records)]}
     path = f"composite/sobjects/{name(object_name)}/{name(external_id_field)}"
-    answer = client.call("PATCH", path, json=body, headers=headers, idempotent=False, deadline=deadline)
+    return _write(client, "PATCH", path, object_name, records, headers, deadline)
+
+
+def _write(
+    client: OrgClient,
+    method: str,
+    path: str,
+    object_name: str,
+    records: Sequence[Mapping[str, Any]],
+    headers: Mapping[str, str] | None,
+    deadline: Deadline | None,
+) -> list[RowResult]:
+    """One Collections call that carries records; some may fail while others succeed."""
+    body = {"allOrNone": False, "records": [_typed(object_name, record) for record in _limited(records)]}
+    answer = client.call(method, path, json=body, headers=headers, idempotent=False, deadline=deadline)
     return _results(answer.body, len(records))
 
 
