@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from worker import access
+from worker.cli.opening import open_database
 from worker.cli.output import Exit, Json, console, fail, show_json, show_table
-from worker.db import Database
 from worker.settings import load_settings
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of callers of the HTTP shim.")
@@ -16,12 +16,6 @@ keys = typer.Typer(no_args_is_help=True, help="Keys of callers of the HTTP shim.
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.add_typer(keys, name="api-keys")
-
-
-def _database() -> Database:
-    database = Database(load_settings().database_url.get_secret_value(), pool_size=2, application="sfsync-cli")
-    database.check_server()
-    return database
 
 
 @keys.command()
@@ -33,7 +27,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key. It is shown once: only a hash of it is stored."""
-    database = _database()
+    database = open_database(load_settings())
     expires_at = database.now() + timedelta(days=days) if days else None
     with database.transaction() as session:
         row, text = access.create_key(session, name, scope, user, expires_at)
@@ -47,7 +41,7 @@ def create(
 @keys.command("list")
 def list_(as_json: Json = False) -> None:
     """List all keys: what they may do, when they were used last."""
-    with _database().transaction() as session:
+    with open_database(load_settings()).transaction() as session:
         rows = access.list_keys(session)
     shown = [
         {
@@ -80,7 +74,7 @@ def revoke(
     prefix: Annotated[str, typer.Argument(help="The key's prefix, as `list` shows it.")], as_json: Json = False
 ) -> None:
     """Revoke a key at once."""
-    with _database().transaction() as session:
+    with open_database(load_settings()).transaction() as session:
         revoked = access.revoke_key(session, prefix)
     if not revoked:
         raise fail(f"there is no valid key with the prefix {prefix}; `sfsync api-keys list` shows them", Exit.REFUSED)

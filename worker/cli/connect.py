@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.callback import CallbackServer
+from worker.cli.opening import open_database
 from worker.cli.output import Exit, Json, UserId, console, errors, fail, show_json
 from worker.db import Database
 from worker.errors import SyncError
@@ -86,9 +87,7 @@ def disconnect(user_id: UserId, keep_data: KeepData = False, as_json: Json = Fal
 def _open() -> tuple[Settings, Database, Vault]:
     settings = load_settings()
     setup_logging(level="WARNING", as_json=settings.log_json)
-    database = Database(settings.database_url.get_secret_value(), pool_size=2, application="sfsync-cli")
-    database.check_server()
-    return settings, database, Vault(settings.keys)
+    return settings, open_database(settings), Vault(settings.keys)
 
 
 def _read_token() -> str:

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from worker import monitoring
+from worker.cli.opening import open_database
 from worker.cli.output import Exit, Json, age, console, show_json, show_table
 from worker.db import Database
-from worker.settings import Settings, load_settings
+from worker.settings import load_settings
 
 ForUser = Annotated[str | None, typer.Option("--user-id", help="Only this user's connection.")]
 MARKS = {"healthy": "[green]✓[/green]", "degraded": "[yellow]![/yellow]", "unhealthy": "[red]✗[/red]"}
@@ -20,15 +21,9 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def _database(settings: Settings) -> Database:
-    database = Database(settings.database_url.get_secret_value(), pool_size=2, application="sfsync-cli")
-    database.check_server()
-    return database
-
-
 def status(user_id: ForUser = None, as_json: Json = False) -> None:
     """Show each mirror's lag, its last verification and active run; actions by state; processes."""
-    seen = monitoring.status(_database(load_settings()), user_id)
+    seen = monitoring.status(open_database(load_settings()), user_id)
     if as_json:
         show_json(asdict(seen))
         return
