@@ -245,15 +245,18 @@ def writes(demo: Demo) -> None:
     demo.check(first["ok"] and bool(record), f"contact {record} created in {took:.2f} s")
     held = demo.ask_org(f"SELECT Id FROM Contact WHERE Email = '{contact['Email']}'")["totalSize"]  # noqa: S608
     demo.check(again["data"]["id"] == record and held == 1, "the same request again: the same answer, still one record")
-    here = demo.rows(f"SELECT name, email FROM salesforce.contact WHERE id = '{record}'")  # noqa: S608
+    in_mirror = f"SELECT name, email FROM salesforce.contact WHERE id = '{record}'"  # noqa: S608
+    wait_until(lambda: demo.rows(in_mirror))  # the outcome is told first, the mirror a moment later
+    here = demo.rows(in_mirror)
     demo.check(here == [("Ada Lovelace", contact["Email"])], f"it is in the mirror: {here}")
     deal = demo.rows("SELECT id FROM salesforce.opportunity WHERE NOT isclosed ORDER BY id LIMIT 1")[0][0]
     change = {"user_id": USER, "StageName": "Closed Won", "Amount": 1234.56}
     updated, took = shim.send("PUT", f"opportunities/{deal}", change, "demo-deal-1")
     demo.check(bool(updated["data"]["success"]), f"opportunity {deal} updated in {took:.2f} s")
     there = demo.ask_org(f"SELECT Amount, IsWon FROM Opportunity WHERE Id = '{deal}'")["records"][0]  # noqa: S608
-    mirrored = demo.rows(f"SELECT amount, iswon FROM salesforce.opportunity WHERE id = '{deal}'")[0]  # noqa: S608
-    agree = float(mirrored[0]) == there["Amount"] == 1234.56 and mirrored[1] is there["IsWon"] is True
+    asked = f"SELECT amount = {change['Amount']} AND iswon FROM salesforce.opportunity WHERE id = '{deal}'"  # noqa: S608
+    wait_until(lambda: demo.rows(asked)[0][0])
+    agree = demo.rows(asked)[0][0] and there["Amount"] == change["Amount"] and there["IsWon"] is True
     demo.check(agree, "org and mirror agree, down to what the org computed (IsWon)")
 
 
