@@ -6,9 +6,11 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -24,9 +26,45 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.base import Base, Created, Key, one_of
 
 OPERATIONS = ("create", "update", "upsert", "delete")
-ACTION_STATES = ("waiting", "ready", "sending", "in_doubt", "delivered", "rejected", "held", "cancelled")
-FINISHED = ("delivered", "rejected", "cancelled")
+KEY_CHARACTERS = 255  # of an idempotency key
+SOURCES = ("http", "cli", "sql", "celery", "trigger")
+AFTER_FAILURE = ("go_on", "wait")
+ACTION_STATES = ("waiting", "ready", "sending", "in_doubt", "delivered", "rejected", "conflict", "held", "cancelled")
+FINISHED = ("delivered", "rejected", "conflict", "cancelled")
 UNFINISHED = tuple(state for state in ACTION_STATES if state not in FINISHED)
+
+# What a row may be, by the constraint's name. Columns of what was asked first, then what each state has and has not.
+RULES = {
+    "operation": one_of("operation", *OPERATIONS),
+    "source": one_of("source", *SOURCES),
+    "after_failure": one_of("after_failure", *AFTER_FAILURE),
+    "record_named": "operation NOT IN ('update', 'delete') OR record_id IS NOT NULL",
+    "record_id_whole": "record_id IS NULL OR char_length(record_id) = 18",
+    "external_id_named": "operation <> 'upsert' OR external_id_field IS NOT NULL",
+    "external_id_whole": "(external_id_field IS NULL) = (external_id IS NULL)",
+    "external_id_used": "external_id_field IS NULL OR operation IN ('create', 'upsert')",
+    "fields_are_an_object": "jsonb_typeof(fields) = 'object'",
+    "delete_has_no_fields": "operation <> 'delete' OR fields = '{}'",
+    "key_length": f"char_length(idempotency_key) BETWEEN 1 AND {KEY_CHARACTERS}",
+    "content_hash_whole": "octet_length(content_hash) = 32",
+    "mergeable_is_update": "NOT mergeable OR (operation = 'update' AND if_unmodified_since IS NULL)",
+    "precondition_has_record": "if_unmodified_since IS NULL OR operation IN ('update', 'delete')",
+    "counts": "attempts >= 0 AND ticket >= 0",
+    "state": one_of("state", *ACTION_STATES),
+    "finished": f"({one_of('state', *FINISHED)}) = (finished_at IS NOT NULL)",
+    "delivered_has_outcome": "(state = 'delivered') = (outcome IS NOT NULL)",
+    "delivered_has_record": "state <> 'delivered' OR (record_id IS NOT NULL AND error IS NULL)",
+    "made_when_delivered": "operation IN ('update', 'delete') OR record_id IS NULL OR state = 'delivered'",
+    "remembered_when_delivered": "remembered_at IS NULL OR state = 'delivered'",
+    "refusal_has_error": "state NOT IN ('rejected', 'conflict', 'held') OR error IS NOT NULL",
+    "error_says_why": "(error ->> 'code') IS NOT NULL AND (error ->> 'message') IS NOT NULL OR error IS NULL",
+    "conflict_had_precondition": "state <> 'conflict' OR if_unmodified_since IS NOT NULL",
+    "sent_has_time": "state NOT IN ('sending', 'in_doubt') OR sent_at IS NOT NULL",
+    "doubt_has_end": "state <> 'in_doubt' OR doubt_until IS NOT NULL",
+    "claim_whole": "num_nulls(claim_token, claim_owner, claim_until) IN (0, 3)",
+    "claimed_while_sent": "CASE state WHEN 'sending' THEN claim_token IS NOT NULL"
+    " WHEN 'in_doubt' THEN true ELSE claim_token IS NULL END",
+}
 
 
 class ActionLine(Base):
@@ -61,25 +99,19 @@ class ActionQueue(Base):
 class Action(Base):
     """One intended write.
 
-    state: waiting (behind another action of its line) → ready → sending → delivered or rejected; in_doubt when sent and not
-    answered; held when a person must decide; cancelled on request. `ticket` is its place in the line. `sent_at` is the org's
-    time, never ahead of it, at which the batch that holds it was committed as sending. A create with `external_id_field`
-    is sent as an upsert on that field, which makes sending it again harmless. `record_id` of a create is set by its outcome.
+    state: waiting (behind another action of its line, or for a parent) → ready → sending → delivered or rejected; conflict when
+    the record was changed since `if_unmodified_since`; in_doubt when sent and not answered; held when a person must decide;
+    cancelled on request. `ticket` is its place in the line. `sent_at` is the org's time, never ahead of it, at which the batch
+    that holds it was committed as sending. A create with `external_id_field` is sent as an upsert on that field, which makes
+    sending it again harmless. `record_id` of a create is set by its outcome. `after_failure`: whether the next of its line goes
+    on or waits when this one is held or rejected.
     """
 
     __tablename__ = "actions"
     __table_args__ = (
         UniqueConstraint("connection_id", "idempotency_key"),
         UniqueConstraint("connection_id", "object", "order_key", "ticket"),
-        CheckConstraint(one_of("operation", *OPERATIONS), name="operation"),
-        CheckConstraint(one_of("state", *ACTION_STATES), name="state"),
-        CheckConstraint("operation NOT IN ('update', 'delete') OR record_id IS NOT NULL", name="record_named"),
-        CheckConstraint("operation <> 'upsert' OR external_id_field IS NOT NULL", name="external_id_named"),
-        CheckConstraint("(external_id_field IS NULL) = (external_id IS NULL)", name="external_id_whole"),
-        CheckConstraint(f"({one_of('state', *FINISHED)}) = (finished_at IS NOT NULL)", name="finished"),
-        CheckConstraint("(state = 'delivered') = (outcome IS NOT NULL)", name="delivered_has_outcome"),
-        CheckConstraint("state NOT IN ('rejected', 'held') OR error IS NOT NULL", name="refusal_has_error"),
-        CheckConstraint("state NOT IN ('sending', 'in_doubt') OR sent_at IS NOT NULL", name="sent_has_time"),
+        *(CheckConstraint(rule, name=name) for name, rule in RULES.items()),
         Index(
             "ix_actions_ready",
             "connection_id",
@@ -133,6 +165,12 @@ class Action(Base):
     order_key: Mapped[str] = mapped_column(Text)  # actions with the same key are applied in order of ticket
     ticket: Mapped[int] = mapped_column(BigInteger)
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    after_failure: Mapped[str] = mapped_column(Text, server_default="go_on")
+    mergeable: Mapped[bool] = mapped_column(
+        Boolean, server_default=text("false")
+    )  # with a waiting update of its record
+    if_unmodified_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time
+    callback_url: Mapped[str | None] = mapped_column(Text)  # told when it is finished or held
     state: Mapped[str] = mapped_column(Text)
     source: Mapped[str] = mapped_column(Text)  # http, cli, sql, celery, trigger
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
@@ -149,6 +187,34 @@ class Action(Base):
     remembered_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # its record was put in the mirror
     created_at: Mapped[Created]
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class ActionParent(Base):
+    """A field of an action that is to get the id of the record that another action, its parent, makes."""
+
+    __tablename__ = "action_parents"
+
+    action_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sfsync.actions.id", ondelete="CASCADE"), primary_key=True)
+    field: Mapped[str] = mapped_column(Text, primary_key=True)
+    # A parent is not pruned before its children are, so that what a child was given can still be told.
+    parent_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sfsync.actions.id"), index=True)
+
+
+class ActionAttempt(Base):
+    """One sending of an action, or one look at what became of it, and what the org said. Pruned with the action.
+
+    `way`: how it went (a Collections call, a Bulk job, …) or "look" for a look into the org. `state`: what the action was after it.
+    """
+
+    __tablename__ = "action_attempts"
+
+    action_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sfsync.actions.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[Created]
+    way: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    code: Mapped[str | None] = mapped_column(Text)  # the org's, where it gave one
+    message: Mapped[str | None] = mapped_column(Text)
 
 
 class ObjectDescribe(Base):

@@ -1,52 +1,30 @@
 """Accepting actions: the one use case behind every door. Accepted means stored; Redis is not needed for it."""
 
-import hashlib
-import re
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, overload
 from uuid import UUID
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from worker.actions import exact, store
-from worker.actions.check import Fault, canonical, faults, key_field
+from worker.actions import store
+from worker.actions.check import Fault, key_field
+from worker.actions.checking import check
 from worker.actions.deps import DELIVER, ActionDeps
-from worker.actions.describes import describe_again, describe_of
+from worker.actions.intent import Intent, content_hash, line_of, well_formed
 from worker.errors import RejectedError, SyncError
-from worker.log import get_logger
 from worker.salesforce.describe import ObjectDescribe
-from worker.salesforce.ids import key_prefix, to_18
-from worker.salesforce.soql import name
 
-log = get_logger(__name__)
-T = TypeVar("T")
+__all__ = ["Accepted", "FaultyError", "Intent", "KeyReusedError", "Sorted", "accept"]
 
 ACTIONS_AT_ONCE = 10_000
-KEY_CHARACTERS = 255
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # NUL, half a character
-TRIES = 3  # after a deadlock, which the order of locks makes next to impossible
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """One write that a caller asks for.
-
-    `record_id` is needed by update and delete, `external_id_field` and `external_id` by upsert. `order_key`: actions of one
-    object with the same key are applied in the order of acceptance; default: the record, and for a create none.
-    """
-
-    object: str
-    operation: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    record_id: str | None = None
-    external_id_field: str | None = None
-    external_id: str | None = None
-    idempotency_key: str | None = None
-    order_key: str | None = None
-    priority: int = 0
+KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+# Somebody stored one of our keys a moment before us, or Postgres broke a deadlock (which the order of locks makes next to
+# impossible): nothing of ours was stored, and at the next try their keys are known.
+AGAIN = ("23505", "40P01")
+TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +33,14 @@ class Accepted:
 
     id: UUID
     repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """What became of each action that was asked for: accepted, by its place from 0, or faulty."""
+
+    accepted: Mapping[int, Accepted]
+    faults: tuple[Fault, ...]
 
 
 class FaultyError(SyncError):
@@ -66,14 +52,35 @@ class FaultyError(SyncError):
 
 
 class KeyReusedError(SyncError):
-    """The idempotency key was used before for something else: nothing was stored."""
+    """An idempotency key was used before for something else, and nothing else is wrong: nothing was stored."""
 
-    def __init__(self, key: str, action_id: UUID | None) -> None:
+    def __init__(self, key: str, action_id: UUID | None, found: Sequence[Fault] = ()) -> None:
         super().__init__(f"the idempotency key {key!r} was used before with other content")
         self.key = key
         self.action_id = action_id
+        self.faults = tuple(found)
 
 
+@overload
+def accept(
+    deps: ActionDeps,
+    connection_id: int,
+    intents: Sequence[Intent],
+    *,
+    source: str,
+    new_id: Callable[[], UUID] = ...,
+    only_valid: Literal[False] = ...,
+) -> list[Accepted]: ...
+@overload
+def accept(
+    deps: ActionDeps,
+    connection_id: int,
+    intents: Sequence[Intent],
+    *,
+    source: str,
+    new_id: Callable[[], UUID] = ...,
+    only_valid: Literal[True],
+) -> Sorted: ...
 def accept(
     deps: ActionDeps,
     connection_id: int,
@@ -81,185 +88,201 @@ def accept(
     *,
     source: str,
     new_id: Callable[[], UUID] = uuid.uuid4,
-) -> list[Accepted]:
-    """Store actions, all or none, in the given order; what was stored, in that order too.
+    only_valid: bool = False,
+) -> list[Accepted] | Sorted:
+    """Store actions in the given order, all or none; what was stored, in that order too.
 
-    The same key with the same content gives the action that is there. Raises FaultyError, KeyReusedError, and what asking
-    the org for a describe may raise where none is kept.
+    With `only_valid` what is right is stored, and what is wrong is told beside it. The same key with the same content gives
+    the action that is there. Raises FaultyError, KeyReusedError, and what asking the org for a describe may raise where
+    none is kept.
     """
-    asked, found = _normalised(intents)
-    if found:
-        raise FaultyError(found)
-    hashes = [content_hash(one) for one in asked]
-    known = _known(deps, connection_id, asked, hashes)
-    fresh = [place for place, one in enumerate(asked) if one.idempotency_key not in known]
-    checked = _checked(deps, connection_id, {place: asked[place] for place in fresh})
-    chosen = deps.settings.external_key_field
-    rows = [_new(new_id(), *checked[place], hashes[place], source, chosen) for place in fresh]
-    made, queues = _stored(lambda: _store(deps, connection_id, rows))
-    for queue_id in queues:
-        deps.wake(DELIVER, queue_id)
-    ids = {place: row.id for place, row in zip(fresh, rows, strict=True)}
-    if len(made) < len(rows):  # somebody else stored the same keys in the meantime
-        known = _known(deps, connection_id, asked, hashes)
-    return [_accepted(ids.get(place), made, one.idempotency_key, known) for place, one in enumerate(asked)]
-
-
-def _accepted(action_id: UUID | None, made: set[UUID], key: str | None, known: dict[str | None, UUID]) -> Accepted:
-    if action_id is not None and action_id in made:
-        return Accepted(action_id, repeated=False)
-    return Accepted(known[key], repeated=True)
-
-
-def _normalised(intents: Sequence[Intent]) -> tuple[list[Intent], list[Fault]]:
-    """The intents with ids of 18 characters, and what is wrong with their form."""
     if not 1 <= len(intents) <= ACTIONS_AT_ONCE:
         raise FaultyError([Fault("LIMIT_EXCEEDED", f"1 to {ACTIONS_AT_ONCE:,} actions can be asked for at once.")])
-    asked, found = [], []
-    seen: dict[str, Intent] = {}
-    for place, intent in enumerate(intents):
+    tries = TRIES
+    while True:
         try:
-            one = _well_formed(intent)
-        except ValueError as error:
-            found.append(Fault("VALIDATION_ERROR", str(error), (), place))
-            continue
-        twin = seen.setdefault(one.idempotency_key, one) if one.idempotency_key else one
-        if twin is not one:
-            found.append(Fault("VALIDATION_ERROR", "The same idempotency key is given twice.", (), place))
-        asked.append(one)
-    return asked, found
+            accepted, wrong = _accept(deps, connection_id, intents, source, new_id, only_valid=only_valid)
+        except (IntegrityError, OperationalError) as error:
+            if getattr(error.orig, "sqlstate", None) not in AGAIN or (tries := tries - 1) == 0:
+                raise
+        else:
+            break
+    if only_valid:
+        return Sorted(accepted, tuple(wrong))
+    return [accepted[place] for place in range(len(intents))]
 
 
-def _well_formed(intent: Intent) -> Intent:
-    """Raises ValueError with a sentence that says what is wrong."""
-    if intent.operation not in ("create", "update", "upsert", "delete"):
-        raise ValueError(f"{intent.operation!r} is no operation; choose create, update, upsert or delete.")
-    name(intent.object)
-    if (intent.record_id is None) == (intent.operation in ("update", "delete")):
-        raise ValueError("An update or delete needs a record id; a create or upsert has none.")
-    if (intent.external_id_field is None or not intent.external_id) == (intent.operation == "upsert"):
-        raise ValueError("An upsert needs external_id_field and external_id; nothing else has them.")
-    if intent.external_id_field is not None:
-        name(intent.external_id_field)
-    key = intent.idempotency_key
-    if key is not None and not (0 < len(key) <= KEY_CHARACTERS and key.isprintable()):
-        raise ValueError(f"An idempotency key has 1 to {KEY_CHARACTERS} printable characters.")
-    if _is_unstorable([intent.fields, intent.external_id, intent.order_key]):
-        raise ValueError("The text holds NUL or half a character, which neither Postgres nor the org can keep.")
-    return replace(intent, record_id=to_18(intent.record_id) if intent.record_id else None)
-
-
-def _is_unstorable(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_is_unstorable(part) for pair in value.items() for part in pair)
-    if isinstance(value, list):
-        return any(_is_unstorable(part) for part in value)
-    return isinstance(value, str) and UNSTORABLE.search(value) is not None
-
-
-def content_hash(intent: Intent) -> bytes:
-    """SHA-256 of what is asked for, the same for equal requests whatever the order of their fields."""
-    content = [
-        intent.object.lower(),
-        intent.operation,
-        intent.record_id,
-        intent.external_id_field,
-        intent.external_id,
-        intent.fields,
-        intent.order_key,
-    ]
-    return hashlib.sha256(exact.dumps(content, canonical=True).encode()).digest()
-
-
-def _known(
-    deps: ActionDeps, connection_id: int, asked: Sequence[Intent], hashes: Sequence[bytes]
-) -> dict[str | None, UUID]:
-    """Idempotency key → action, for the keys that are there with the same content; KeyReusedError for other content."""
-    wanted = {one.idempotency_key: digest for one, digest in zip(asked, hashes, strict=True) if one.idempotency_key}
-    if not wanted:
-        return {}
+def _accept(
+    deps: ActionDeps,
+    connection_id: int,
+    intents: Sequence[Intent],
+    source: str,
+    new_id: Callable[[], UUID],
+    *,
+    only_valid: bool,
+) -> tuple[dict[int, Accepted], list[Fault]]:
+    """One try; what is accepted by its place, and what is wrong with the rest."""
+    request = _Request(connection_id)
+    _read(request, intents)
     with deps.database.transaction() as session:
-        known = store.known_keys(session, connection_id, wanted)
-    for key, held in known.items():
-        if held.content_hash != wanted[key]:
-            raise KeyReusedError(key, held.id)
-    return {key: held.id for key, held in known.items()}
+        known = store.known_keys(session, connection_id, request.keys())
+        accepted = _set_aside_known(request, known)
+        ids = {place: new_id() for place in request.asked}
+        parents = _resolve_parents(session, request, intents, ids)
+    described = _check_all(deps, request, parents)
+    _refuse_orphans(request, parents)
+    if request.faults and not only_valid:
+        raise request.error()
+    chosen = deps.settings.external_key_field
+    rows = [
+        _new(ids[place], one, described[place], request.hashes[place], source, chosen, parents[place])
+        for place, one in request.asked.items()
+    ]
+    if rows:
+        with deps.database.transaction() as session:
+            store.insert(session, connection_id, rows)
+            queues = [store.awaken(session, connection_id, one) for one in sorted({row.object for row in rows})]
+        for queue_id in queues:
+            deps.wake(DELIVER, queue_id)
+    accepted |= {place: Accepted(ids[place], repeated=False) for place in request.asked}
+    return accepted, sorted(request.faults, key=lambda fault: fault.position)
 
 
-def _checked(
-    deps: ActionDeps, connection_id: int, asked: dict[int, Intent]
-) -> dict[int, tuple[Intent, ObjectDescribe]]:
-    """The intents under the org's own names, each with its describe; FaultyError with everything that is wrong."""
-    checked: dict[int, tuple[Intent, ObjectDescribe]] = {}
-    found: list[Fault] = []
-    for object_name in {one.object.lower(): one.object for one in asked.values()}.values():
-        part = {place: one for place, one in asked.items() if one.object.lower() == object_name.lower()}
+class _Request:
+    """What is asked for, by its place; what is found to be wrong leaves `asked`."""
+
+    def __init__(self, connection_id: int) -> None:
+        self.connection_id = connection_id
+        self.asked: dict[int, Intent] = {}
+        self.hashes: dict[int, bytes] = {}
+        self.faults: list[Fault] = []
+        self.reused: list[tuple[str, UUID]] = []
+
+    def keys(self) -> dict[str, int]:
+        """Idempotency key → place."""
+        return {one.idempotency_key: place for place, one in self.asked.items() if one.idempotency_key}
+
+    def refuse(self, place: int, *found: Fault) -> None:
+        """An action is wrong."""
+        self.asked.pop(place, None)
+        self.faults += [replace(fault, position=place) for fault in found]
+
+    def error(self) -> SyncError:
+        """For a request of which nothing is stored."""
+        if len(self.faults) == len(self.reused):
+            return KeyReusedError(*self.reused[0], self.faults)
+        return FaultyError(sorted(self.faults, key=lambda fault: fault.position))
+
+
+def _read(request: _Request, intents: Sequence[Intent]) -> None:
+    """The intents in their proper form; a key that is given twice is refused from the second time on."""
+    seen: set[str] = set()
+    for place, intent in enumerate(intents):
+        one, sentences = well_formed(intent)
+        if one.idempotency_key in seen:
+            sentences = [*sentences, "The same idempotency key is given twice."]
+        if sentences:
+            request.refuse(place, *(Fault("VALIDATION_ERROR", sentence) for sentence in sentences))
+            continue
+        if one.idempotency_key:
+            seen.add(one.idempotency_key)
+        request.asked[place] = one
+        request.hashes[place] = content_hash(one)
+
+
+def _set_aside_known(request: _Request, known: Mapping[str, store.Known]) -> dict[int, Accepted]:
+    """Actions that are there already, by their place; a key with other content is refused."""
+    accepted = {}
+    for key, place in request.keys().items():
+        held = known.get(key)
+        if held is None:
+            continue
+        if held.content_hash == request.hashes[place]:
+            accepted[place] = Accepted(held.id, repeated=True)
+            del request.asked[place]
+        else:
+            request.reused.append((key, held.id))
+            request.refuse(place, Fault(KEY_REUSED, f"The idempotency key {key!r} was used before with other content."))
+    return accepted
+
+
+def _resolve_parents(
+    session: Session, request: _Request, intents: Sequence[Intent], ids: Mapping[int, UUID]
+) -> dict[int, dict[str, store.Parent]]:
+    """Of each action, which action makes the record that a field is to name. A text is a key before it is an id."""
+    named = {str(parent) for one in request.asked.values() for parent in one.parents.values()}
+    stored = store.find_parents(session, request.connection_id, named) if named else {}
+    keys = request.keys()
+    resolved: dict[int, dict[str, store.Parent]] = {}
+    for place, one in list(request.asked.items()):
+        resolved[place] = {}
+        for field_name, named_by in one.parents.items():
+            name = str(named_by)
+            beside = keys.get(name, place)
+            if beside < place:
+                maker = intents[beside]
+                parent: store.Parent | None = store.Parent(
+                    ids[beside], maker.object, maker.operation, "waiting", beside
+                )
+            else:
+                parent = stored.get(name)
+            if parent is not None:
+                resolved[place][field_name] = parent
+            if wrong := _wrong_parent(name, parent):
+                request.refuse(place, Fault("INVALID_PARENT", f"{field_name}: {wrong}.", (field_name,)))
+    return resolved
+
+
+def _wrong_parent(name: str, parent: store.Parent | None) -> str | None:
+    if parent is None:
+        return f"no action {name!r} was accepted before or stands before this one"
+    if parent.operation not in ("create", "upsert"):
+        return f"action {name!r} makes no record: it is a {parent.operation}"
+    if parent.state in ("rejected", "conflict", "cancelled"):
+        return f"action {name!r} is {parent.state}"
+    return None
+
+
+def _check_all(
+    deps: ActionDeps, request: _Request, parents: Mapping[int, Mapping[str, store.Parent]]
+) -> dict[int, ObjectDescribe]:
+    """Put the org's own names into what is right, and refuse what describe says is wrong; the describe of each."""
+    described: dict[int, ObjectDescribe] = {}
+    by_object: dict[str, dict[int, Intent]] = {}
+    for place, one in request.asked.items():
+        by_object.setdefault(one.object.lower(), {})[place] = one
+    for part in by_object.values():
         try:
-            done, wrong = _check(deps, connection_id, object_name, part)
+            right, wrong, describe = check(deps, request.connection_id, part, {place: parents[place] for place in part})
         except RejectedError as error:
             first = error.complaints[0]
-            wrong, done = [Fault(first.code, first.message, (), place) for place in part], {}
-        checked |= done
-        found += wrong
-    if found:
-        raise FaultyError(sorted(found, key=lambda fault: fault.position))
-    return checked
-
-
-def _check(
-    deps: ActionDeps, connection_id: int, object_name: str, asked: dict[int, Intent]
-) -> tuple[dict[int, tuple[Intent, ObjectDescribe]], list[Fault]]:
-    """By the kept describe; when that finds faults the org is asked whether it still holds, where it can be asked."""
-    describe = describe_of(deps, connection_id, object_name)
-    found = _all_faults(describe, asked)
-    if found:
-        try:
-            describe = describe_again(deps, connection_id, object_name)
-        except RejectedError:
-            raise
-        except SyncError as error:
-            log.info("accept.describe_kept", object=object_name, error=type(error).__name__)
+            right, wrong = {}, {place: [Fault(first.code, first.message)] for place in part}
         else:
-            found = _all_faults(describe, asked)
-    return {place: (_canonical(describe, one), describe) for place, one in asked.items()}, found
+            described |= dict.fromkeys(part, describe)
+        request.asked |= right
+        for place, found in wrong.items():
+            request.refuse(place, *found)
+    request.asked = dict(sorted(request.asked.items()))
+    return described
 
 
-def _all_faults(describe: ObjectDescribe, asked: dict[int, Intent]) -> list[Fault]:
-    found = []
-    for place, one in asked.items():
-        wrong = faults(describe, one.operation, one.fields)
-        if one.record_id and describe.key_prefix and key_prefix(one.record_id) != describe.key_prefix:
-            message = f"{describe.name} ID: id value of incorrect type: {one.record_id}"
-            wrong.append(Fault("MALFORMED_ID", message, ("Id",)))
-        if one.external_id_field is not None:
-            wrong += _external_id_faults(describe, one)
-        found += [replace(fault, position=place) for fault in wrong]
-    return found
-
-
-def _external_id_faults(describe: ObjectDescribe, intent: Intent) -> list[Fault]:
-    assert intent.external_id_field is not None
-    named = describe.field(intent.external_id_field)
-    if named is None or not (named.external_id or named.id_lookup):
-        message = f"Field name provided, {intent.external_id_field} is not an External ID for {describe.name}"
-        return [Fault("INVALID_FIELD", message, (intent.external_id_field,))]
-    if intent.external_id_field.lower() in {given.lower() for given in intent.fields}:
-        return [Fault("INVALID_FIELD", f"{named.name} is given as external id and among the fields.", (named.name,))]
-    return []
-
-
-def _canonical(describe: ObjectDescribe, intent: Intent) -> Intent:
-    named = describe.field(intent.external_id_field) if intent.external_id_field else None
-    return replace(
-        intent,
-        object=describe.name,
-        fields=canonical(describe, intent.fields),
-        external_id_field=named.name if named else intent.external_id_field,
-    )
+def _refuse_orphans(request: _Request, parents: Mapping[int, Mapping[str, store.Parent]]) -> None:
+    """What has a parent beside it that is refused is refused, too: in order of place, so that grandchildren follow."""
+    for place in list(request.asked):
+        for field_name, parent in parents[place].items():
+            if parent.beside is not None and parent.beside not in request.asked and place in request.asked:
+                message = f"{field_name}: its parent, action {parent.beside + 1} of this request, is refused."
+                request.refuse(place, Fault("INVALID_PARENT", message, (field_name,)))
 
 
 def _new(
-    action_id: UUID, intent: Intent, describe: ObjectDescribe, digest: bytes, source: str, chosen: str
+    action_id: UUID,
+    intent: Intent,
+    describe: ObjectDescribe,
+    digest: bytes,
+    source: str,
+    chosen: str,
+    parents: Mapping[str, store.Parent],
 ) -> store.New:
     """The row. A create carries its own id in the object's key field, where there is one that the caller leaves free."""
     external_field, external_id = intent.external_id_field, intent.external_id
@@ -276,48 +299,18 @@ def _new(
         fields=intent.fields,
         idempotency_key=intent.idempotency_key,
         content_hash=digest,
-        order_key=_order_key(action_id, intent),
-        alone=intent.operation == "create" and intent.order_key is None,
+        order_key=line_of(action_id, intent),
+        alone=intent.operation == "create" and intent.order_key is None and not parents,
         priority=intent.priority,
         source=source,
+        after_failure=intent.after_failure,
+        mergeable=intent.mergeable,
+        if_unmodified_since=intent.if_unmodified_since,
+        callback_url=intent.callback_url,
+        parents={_field_name(describe, name): parent.id for name, parent in parents.items()},
     )
 
 
-def _order_key(action_id: UUID, intent: Intent) -> str:
-    if intent.order_key is not None:
-        return f"key:{intent.order_key}"
-    if intent.record_id is not None:
-        return intent.record_id
-    if intent.external_id is not None:
-        # Two keys that differ in case may be one record to the org; taking them for one line is never wrong.
-        return f"{intent.external_id_field}:{intent.external_id}".lower()
-    return action_id.hex
-
-
-def _store(deps: ActionDeps, connection_id: int, rows: Sequence[store.New]) -> tuple[set[UUID], list[int]]:
-    if not rows:
-        return set(), []
-    with deps.database.transaction() as session:
-        made = store.insert(session, connection_id, rows)
-        _refuse_reused(session, connection_id, [row for row in rows if row.id not in made])
-        objects = sorted({row.object for row in rows if row.id in made})
-        return made, [store.awaken(session, connection_id, one) for one in objects]
-
-
-def _refuse_reused(session: Session, connection_id: int, left_out: Sequence[store.New]) -> None:
-    """Somebody stored these keys a moment before us: with other content nothing of ours is stored."""
-    wanted = {row.idempotency_key: row.content_hash for row in left_out if row.idempotency_key}
-    for key, held in (store.known_keys(session, connection_id, wanted) if wanted else {}).items():
-        if held.content_hash != wanted[key]:
-            raise KeyReusedError(key, held.id)
-
-
-def _stored(work: Callable[[], T]) -> T:
-    """Do it again when Postgres broke a deadlock: nothing was stored then."""
-    for tries_left in reversed(range(TRIES)):
-        try:
-            return work()
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != "40P01" or not tries_left:
-                raise
-    raise AssertionError("unreachable")
+def _field_name(describe: ObjectDescribe, name: str) -> str:
+    found = describe.field(name)
+    return found.name if found else name

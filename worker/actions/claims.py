@@ -39,6 +39,7 @@ class Batch:
     token: int
     state: str  # sending or in_doubt: what they must still be in when their outcome is written
     actions: tuple[Pending, ...]
+    way: str = "collections"  # how they are sent, for the log of their attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,13 @@ UPDATE sfsync.actions SET claim_token = :token, claim_owner = :owner, claim_unti
 """
 # A claim that ran out under `sending`: its owner died or hangs, and nobody knows whether the org got it.
 EXPIRE = """
-UPDATE sfsync.actions SET state = 'in_doubt', due_at = :now, claim_token = NULL, claim_owner = NULL, claim_until = NULL,
+WITH expired AS (UPDATE sfsync.actions SET state = 'in_doubt', due_at = :now, claim_token = NULL, claim_owner = NULL, claim_until = NULL,
        doubt_until = greatest(doubt_until, clock_timestamp() + :settling)
  WHERE id IN (SELECT id FROM sfsync.actions
                WHERE connection_id = :connection AND object = :object AND state = 'sending'
-                 AND claim_until < clock_timestamp() FOR UPDATE SKIP LOCKED)
+                 AND claim_until < clock_timestamp() FOR UPDATE SKIP LOCKED) RETURNING id)
+INSERT INTO sfsync.action_attempts (action_id, way, state, code, message)
+SELECT id, 'expired', 'in_doubt', 'NO_ANSWER', 'the claim ran out: the worker that sent it died or hangs' FROM expired
 """
 CHANGE = """
 UPDATE sfsync.actions a
@@ -105,6 +108,12 @@ UPDATE sfsync.actions a
        finished bool)
  WHERE a.id = n.id AND a.claim_token = :token AND a.state = :state
 RETURNING a.id, a.object, a.order_key, a.record_id, a.doubt_until > clock_timestamp() AS may_land, a.doubt_until
+"""
+LOG = """
+INSERT INTO sfsync.action_attempts (action_id, way, state, code, message)
+SELECT n.id, :way, n.state, n.error ->> 'code', n.error ->> 'message'
+  FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS n(id uuid, state text, error jsonb)
+ WHERE n.state <> 'in_doubt' OR :state <> 'in_doubt'  -- a look that found nothing is no news
 """
 # What an unanswered sending could still overwrite waits until it can no longer land: the record's line is kept quiet.
 QUIET = """
@@ -211,6 +220,7 @@ def write(session: Session, batch: Batch, changes: Sequence[Change]) -> None:
     rows = session.execute(text(CHANGE), values).all()
     if len(rows) != len(changes):
         raise _fenced(batch)
+    session.execute(text(LOG), {**values, "way": "look" if batch.state == "in_doubt" else batch.way})
     passed = {one.id for one in changes if one.state in PASSED}
     quiet = [row for row in rows if row.id in passed and row.may_land]
     if quiet:

@@ -24,6 +24,9 @@ CANCEL = """
 UPDATE sfsync.actions SET state = 'cancelled', finished_at = clock_timestamp() WHERE id = :id AND state = ANY(:states)
 RETURNING state
 """
+DECIDED = """
+INSERT INTO sfsync.action_attempts (action_id, way, state) SELECT id, 'person', state FROM sfsync.actions WHERE id = :id
+"""
 
 
 class UndecidableError(SyncError):
@@ -31,7 +34,7 @@ class UndecidableError(SyncError):
 
 
 def retry(deps: ActionDeps, action_id: UUID) -> bool:
-    """Send a held or rejected action again; False when there is none. UndecidableError in another state."""
+    """Send an action that is held, rejected or in conflict again; False when there is none. UndecidableError in another state."""
     with deps.database.transaction() as session:
         place = _place(session, action_id)
         if place is None:
@@ -39,7 +42,7 @@ def retry(deps: ActionDeps, action_id: UUID) -> bool:
         connection_id, object_name, key = place
         alone = key == action_id.hex
         ticket = 0 if alone else store.take_ticket(session, connection_id, (object_name, key))
-        _change(session, RETRY, action_id, RETRYABLE, {"ticket": ticket}, "held or rejected")
+        _change(session, RETRY, action_id, RETRYABLE, {"ticket": ticket}, "held, rejected or in conflict")
         if alone:
             session.execute(text(AT_ONCE), {"id": action_id})
         store.promote(session, connection_id, {(object_name, key)})
@@ -73,3 +76,4 @@ def _change(
     given = {"id": action_id, "states": list(states), **values}
     if session.execute(text(statement), given).first() is None:
         raise UndecidableError(f"only an action that is {words} can be treated so")
+    session.execute(text(DECIDED), {"id": action_id})

@@ -14,14 +14,20 @@ _MARKED = re.compile(f'"{_MARK}:([^"]*)"')
 
 
 def dumps(value: Any, *, canonical: bool = False) -> str:
-    """JSON text; Decimals as the numbers they are. `canonical`: the same text for equal values (keys sorted, 1.50 as 1.5)."""
+    """JSON text; Decimals as the numbers they are. `canonical`: the same text for equal values (keys sorted, 1.50 as 1.5),
+
+    which `sfsync.canonical_json` in Postgres makes of them, too.
+    """
 
     def plain(item: Any) -> str:
         if not isinstance(item, Decimal) or not item.is_finite():
             raise TypeError(f"{type(item).__name__} has no place in JSON")
         return f"{_MARK}:{_canonical(item) if canonical else format(item, 'f')}"
 
-    return _MARKED.sub(r"\1", json.dumps(value, default=plain, sort_keys=canonical, separators=(",", ":")))
+    text = json.dumps(
+        value, default=plain, sort_keys=canonical, ensure_ascii=not canonical, allow_nan=False, separators=(",", ":")
+    )
+    return _MARKED.sub(r"\1", text)
 
 
 def loads(text: str | bytes) -> Any:
@@ -30,6 +36,8 @@ def loads(text: str | bytes) -> Any:
 
 
 def _canonical(number: Decimal) -> str:
+    if not number:
+        return "0"  # -0.00, too
     text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 

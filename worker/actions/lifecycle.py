@@ -1,6 +1,6 @@
 """The states of an action, and which may follow which. Pure; the table's CHECK constraints refuse what is unlawful in itself.
 
-waiting ──> ready ──> sending ──> delivered | rejected
+waiting ──> ready ──> sending ──> delivered | rejected | conflict
                ^         │ └────> held ──(a person)──> waiting
                │         v
                └───── in_doubt ─> delivered (found in the org) | held
@@ -11,17 +11,18 @@ from datetime import timedelta
 LAWFUL: dict[str, frozenset[str]] = {
     "waiting": frozenset({"ready", "cancelled"}),
     "ready": frozenset({"sending", "cancelled"}),
-    "sending": frozenset({"ready", "in_doubt", "delivered", "rejected", "held"}),
-    "in_doubt": frozenset({"ready", "in_doubt", "delivered", "held"}),
+    "sending": frozenset({"ready", "in_doubt", "delivered", "rejected", "conflict", "held"}),
+    "in_doubt": frozenset({"ready", "in_doubt", "delivered", "rejected", "held"}),
     "held": frozenset({"waiting", "cancelled"}),
     "rejected": frozenset({"waiting"}),
+    "conflict": frozenset({"waiting"}),
     "delivered": frozenset(),
     "cancelled": frozenset(),
 }
-FINISHED = frozenset({"delivered", "rejected", "cancelled"})
+FINISHED = frozenset({"delivered", "rejected", "conflict", "cancelled"})
 SETTLED = FINISHED | {"held"}  # nothing more happens by itself: a caller need not wait any longer
 PASSED = SETTLED  # the next of the line may go on
-RETRYABLE = frozenset({"held", "rejected"})  # by a person
+RETRYABLE = frozenset({"held", "rejected", "conflict"})  # by a person
 CANCELLABLE = frozenset({"waiting", "ready", "held"})  # nothing of it is under way
 
 ATTEMPTS = 12  # sendings without an answer that counts, after which a person must look

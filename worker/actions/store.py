@@ -4,16 +4,19 @@ Locks are always taken in this order: lines (sorted), then keys (sorted), then a
 transactions can wait for each other.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, LiteralString
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import RowMapping, text
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from worker.actions import exact
+from worker.db import raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class New:
     alone: bool
     priority: int
     source: str
+    after_failure: str = "go_on"
+    mergeable: bool = False
+    if_unmodified_since: datetime | None = None
+    callback_url: str | None = None
+    parents: Mapping[str, UUID] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,17 @@ class Known:
 
     id: UUID
     content_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """An action whose record another is to name. `beside`: its place, when it is accepted in the same request."""
+
+    id: UUID
+    object: str
+    operation: str
+    state: str
+    beside: int | None = None
 
 
 Line = tuple[str, str]  # object, order key
@@ -55,18 +74,13 @@ SELECT :connection, w.object, w.order_key, 1 + w.count
 RETURNING object, order_key, next_ticket
 """
 
-INSERT = """
-INSERT INTO sfsync.actions (id, connection_id, object, operation, record_id, external_id_field, external_id, fields,
-                            idempotency_key, content_hash, order_key, ticket, priority, state, source)
-SELECT a.id, :connection, a.object, a.operation, a.record_id, a.external_id_field, a.external_id, a.fields,
-       a.idempotency_key, decode(a.content_hash, 'hex'), a.order_key, a.ticket, a.priority, a.state, a.source
-  FROM jsonb_to_recordset(CAST(:actions AS jsonb)) AS a(
-       id uuid, object text, operation text, record_id text, external_id_field text, external_id text, fields jsonb,
-       idempotency_key text, content_hash text, order_key text, ticket bigint, priority smallint, state text, source text)
- ORDER BY a.idempotency_key, a.ticket
-    ON CONFLICT (connection_id, idempotency_key) DO NOTHING
-RETURNING id
+COPY_ACTIONS = """
+COPY sfsync.actions (id, connection_id, object, operation, record_id, external_id_field, external_id, fields, idempotency_key,
+                     content_hash, order_key, ticket, priority, after_failure, mergeable, if_unmodified_since, callback_url,
+                     state, source, created_at, due_at)
+FROM STDIN
 """
+COPY_PARENTS = "COPY sfsync.action_parents (action_id, field, parent_id) FROM STDIN"
 
 # A statement of its own, after the lines are locked: only its snapshot sees who has finished meanwhile. Tickets only grow
 # along a line, so its first unfinished action is its head; reading one row of the index is enough, however long the line is.
@@ -81,6 +95,8 @@ UPDATE sfsync.actions a SET state = 'ready', due_at = greatest(clock_timestamp()
                                 AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')
                               ORDER BY b.ticket LIMIT 1) AS head) AS h
  WHERE a.id = h.id AND h.state = 'waiting'
+   AND NOT EXISTS (SELECT 1 FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id
+                    WHERE p.action_id = a.id AND b.state <> 'delivered')
 RETURNING a.id
 """
 
@@ -97,7 +113,8 @@ RETURNING id
 """
 
 COLUMNS = """a.id, a.connection_id, c.user_id, a.object, a.operation, a.record_id, a.external_id_field, a.external_id,
-       CAST(a.fields AS text) AS fields, a.idempotency_key, a.order_key, a.priority, a.state, a.source, a.attempts, a.due_at,
+       CAST(a.fields AS text) AS fields, a.idempotency_key, a.order_key, a.priority, a.after_failure, a.mergeable,
+       a.if_unmodified_since, a.callback_url, a.state, a.source, a.attempts, a.due_at,
        a.outcome, a.error, a.remembered_at, a.created_at, a.finished_at"""
 FROM = "FROM sfsync.actions a JOIN public.salesforce_oauth_tokens c ON c.id = a.connection_id"
 
@@ -114,19 +131,63 @@ def known_keys(session: Session, connection_id: int, keys: Collection[str]) -> d
     return {row.idempotency_key: Known(row.id, bytes(row.content_hash)) for row in rows}
 
 
-def insert(session: Session, connection_id: int, actions: Sequence[New]) -> set[UUID]:
-    """Store actions in the given order of their lines; the ids that are new. One whose key is there already is left out.
+def find_parents(session: Session, connection_id: int, names: Collection[str]) -> dict[str, Parent]:
+    """Actions of a connection by the names that were given for them: an idempotency key, else an id."""
+    columns = (
+        "SELECT {name} AS name, id, object, operation, state FROM sfsync.actions WHERE connection_id = :connection"
+    )
+    by_key = text(columns.format(name="idempotency_key") + " AND idempotency_key = ANY(:names)")
+    by_id = text(columns.format(name="id") + " AND id = ANY(:names)")
+    ids = {name: action_id for name in names if (action_id := _uuid(name)) is not None}
+    values = {"connection": connection_id, "names": list(names)}
+    rows = {row.id: row for row in session.execute(by_id, {**values, "names": list(ids.values())})} if ids else {}
+    found = {name: _parent(rows[action_id]) for name, action_id in ids.items() if action_id in rows}
+    return found | {row.name: _parent(row) for row in session.execute(by_key, values)}
+
+
+def _uuid(name: str) -> UUID | None:
+    try:
+        return UUID(name)
+    except ValueError:
+        return None
+
+
+def _parent(row: Any) -> Parent:
+    return Parent(row.id, row.object, row.operation, row.state)
+
+
+def insert(session: Session, connection_id: int, actions: Sequence[New]) -> None:
+    """Store actions in the given order. IntegrityError (23505) when one of their keys is there already.
 
     Whoever holds such a key in an open transaction is waited for.
     """
     tickets = _take_tickets(session, connection_id, [one for one in actions if not one.alone])
-    rows = [_row(one, tickets.get(one.id, 0)) for one in actions]
-    values = {"connection": connection_id, "actions": exact.dumps(rows)}
-    made = set(session.scalars(text(INSERT), values))
-    promote(
-        session, connection_id, {(one.object, one.order_key) for one in actions if not one.alone and one.id in made}
-    )
-    return made
+    begin: datetime = session.scalar(text("SELECT clock_timestamp()"))
+    # Heads of equal priority go in order of `created_at`: the order that was asked for, a microsecond apart.
+    moments = {one.id: begin + timedelta(microseconds=place) for place, one in enumerate(actions)}
+    rows = [_row(connection_id, one, tickets.get(one.id, 0), moments[one.id]) for one in _by_key(actions)]
+    _copy(session, COPY_ACTIONS, rows)
+    parents = [(one.id, name, parent) for one in actions for name, parent in one.parents.items()]
+    if parents:
+        _copy(session, COPY_PARENTS, parents)
+    promote(session, connection_id, {(one.object, one.order_key) for one in actions if not one.alone})
+
+
+def _by_key(actions: Sequence[New]) -> list[New]:
+    """In the order in which everybody takes keys."""
+    return sorted(actions, key=lambda one: one.idempotency_key or "")
+
+
+def _copy(session: Session, statement: LiteralString, rows: Iterable[Sequence[Any]]) -> None:
+    """COPY in the session's transaction; its errors are SQLAlchemy's, as everywhere."""
+    try:
+        with raw(session).cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.IntegrityError as error:
+        raise IntegrityError(statement, None, error) from error
+    except psycopg.OperationalError as error:
+        raise OperationalError(statement, None, error) from error
 
 
 def _take_tickets(session: Session, connection_id: int, actions: Sequence[New]) -> dict[UUID, int]:
@@ -152,23 +213,31 @@ def take_ticket(session: Session, connection_id: int, line: Line) -> int:
     return int(row.next_ticket) - 1
 
 
-def _row(action: New, ticket: int) -> dict[str, Any]:
-    return {
-        "id": str(action.id),
-        "object": action.object,
-        "operation": action.operation,
-        "record_id": action.record_id,
-        "external_id_field": action.external_id_field,
-        "external_id": action.external_id,
-        "fields": action.fields,
-        "idempotency_key": action.idempotency_key,
-        "content_hash": action.content_hash.hex(),
-        "order_key": action.order_key,
-        "ticket": ticket,
-        "priority": action.priority,
-        "state": "ready" if action.alone else "waiting",
-        "source": action.source,
-    }
+def _row(connection_id: int, action: New, ticket: int, moment: datetime) -> tuple[Any, ...]:
+    """The columns of COPY_ACTIONS."""
+    return (
+        action.id,
+        connection_id,
+        action.object,
+        action.operation,
+        action.record_id,
+        action.external_id_field,
+        action.external_id,
+        exact.dumps(action.fields),
+        action.idempotency_key,
+        action.content_hash,
+        action.order_key,
+        ticket,
+        action.priority,
+        action.after_failure,
+        action.mergeable,
+        action.if_unmodified_since,
+        action.callback_url,
+        "ready" if action.alone else "waiting",
+        action.source,
+        moment,
+        moment,
+    )
 
 
 def promote(session: Session, connection_id: int, lines: Collection[Line]) -> int:
@@ -232,7 +301,8 @@ def find(
 def settled(session: Session, ids: Collection[UUID]) -> set[UUID]:
     """Those of `ids` with which nothing more happens by itself."""
     query = (
-        "SELECT id FROM sfsync.actions WHERE id = ANY(:ids) AND state IN ('delivered', 'rejected', 'cancelled', 'held')"
+        "SELECT id FROM sfsync.actions WHERE id = ANY(:ids)"
+        " AND state IN ('delivered', 'rejected', 'conflict', 'cancelled', 'held')"
     )
     return set(session.scalars(text(query), {"ids": list(ids)}))
 

@@ -17,7 +17,7 @@ from worker.shim.writing import read_action
 
 router = APIRouter(prefix="/api/salesforce/actions", tags=["actions"])
 
-State = Literal["waiting", "ready", "sending", "in_doubt", "delivered", "rejected", "held", "cancelled"]
+State = Literal["waiting", "ready", "sending", "in_doubt", "delivered", "rejected", "conflict", "held", "cancelled"]
 States = Annotated[list[State] | None, Query(description="Only in these states.")]
 LARGEST_PAGE = 1000
 

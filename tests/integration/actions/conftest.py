@@ -26,9 +26,10 @@ CONTACT = describe(
     {"name": "Id", "type": "id", "createable": False, "updateable": False, "nillable": False},
     {"name": "LastName", "type": "string", "length": 80, "nillable": False},
     {"name": "Email", "type": "email", "length": 80},
-    {"name": "AccountId", "type": "reference", "length": 18, "relationshipName": "Account"},
+    {"name": "AccountId", "type": "reference", "length": 18, "relationshipName": "Account", "referenceTo": ["Account"]},
     {"name": "Name", "type": "string", "length": 121, "createable": False, "updateable": False},
 )
+ACCOUNT = describe("Account", "001", {"name": "Name", "type": "string", "length": 255, "nillable": False})
 KEY = {"name": "External_Key__c", "type": "string", "length": 64, "externalId": True, "unique": True}
 OPPORTUNITY = describe(
     "Opportunity",
@@ -54,7 +55,7 @@ def connection_id(database_url: str) -> int:
             """
         ).fetchone()
         assert row
-        for one in (CONTACT, OPPORTUNITY):
+        for one in (ACCOUNT, CONTACT, OPPORTUNITY):
             connection.execute(
                 "INSERT INTO sfsync.object_describes (connection_id, object, describe) VALUES (%s, %s, %s)",
                 (row[0], one["name"].lower(), Jsonb(one)),

@@ -4,6 +4,8 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -203,7 +205,7 @@ def _row(intent: Intent) -> store.New:
         external_id=None,
         fields=intent.fields,
         idempotency_key=None,
-        content_hash=b"",
+        content_hash=bytes(32),
         order_key=str(intent.record_id),
         alone=False,
         priority=0,
@@ -222,3 +224,114 @@ def test_the_database_refuses_unlawful_states(deps: ActionDeps, connection_id: i
     for wrong in ("state = 'delivered'", "state = 'rejected'", "state = 'sending'", "state = 'odd'"):
         with pytest.raises(Exception, match="ck_actions"), deps.database.transaction() as session:
             session.execute(text(f"UPDATE sfsync.actions SET {wrong}"))
+
+
+SINCE = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ACCOUNT = Intent("Account", "create", {"Name": "Acme"}, idempotency_key="acme")
+
+
+def child(parent: Any, **fields: Any) -> Intent:
+    return Intent("Contact", "create", {"LastName": "Ito", **fields}, parents={"accountid": parent})
+
+
+def test_what_was_asked_for_is_kept_and_belongs_to_the_content_of_a_key(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    asked = Intent(
+        "Contact",
+        "update",
+        {"Email": "a@b.example"},
+        record_id=RECORD,
+        idempotency_key="k",
+        after_failure="wait",
+        if_unmodified_since=SINCE,
+        callback_url="https://caller.example/done",
+    )
+    (one,) = accept(deps, connection_id, [asked], source="http")
+    kept = rows("SELECT after_failure, mergeable, if_unmodified_since, callback_url FROM sfsync.actions")
+    assert kept == [("wait", False, SINCE, "https://caller.example/done")]
+    assert accept(deps, connection_id, [asked], source="http") == [Accepted(one.id, repeated=True)]
+    for other in ({"after_failure": "go_on"}, {"if_unmodified_since": None}, {"callback_url": None}, {"priority": 3}):
+        with pytest.raises(KeyReusedError):
+            accept(deps, connection_id, [replace(asked, **other)], source="http")
+
+
+def test_a_child_waits_for_the_action_that_makes_its_parent(deps: ActionDeps, connection_id: int, rows: Rows) -> None:
+    """Named by the key of one beside it, by the key of one that is there, by an id."""
+    accept(deps, connection_id, [ACCOUNT, child("acme")], source="http")
+    ((parent,),) = rows("SELECT id FROM sfsync.actions WHERE object = 'Account'")
+    accept(deps, connection_id, [child("acme", Email="2@b.example"), child(parent), child(str(parent))], source="http")
+    assert rows("SELECT state, count(*) FROM sfsync.actions WHERE object = 'Contact' GROUP BY state") == [
+        ("waiting", 4)
+    ]
+    assert rows("SELECT DISTINCT field, parent_id FROM sfsync.action_parents") == [("AccountId", parent)]
+    assert rows("SELECT count(*) FROM sfsync.action_parents") == [(4,)]
+
+
+@pytest.mark.parametrize(
+    ("parents", "word"),
+    [
+        ({"AccountId": "nobody"}, "no action 'nobody'"),
+        ({"AccountId": uuid.uuid4()}, "no action"),
+        ({"AccountId": "changed"}, "it is a update"),
+        ({"AccountId": "given up"}, "is cancelled"),
+        ({"Email": "acme"}, "no look-up field"),
+        ({"Nickname": "acme"}, "No such column 'Nickname'"),
+        ({"AccountId": "ito"}, "looks up Account, not Contact"),
+    ],
+)
+def test_a_parent_that_cannot_be_one_is_refused(
+    deps: ActionDeps, connection_id: int, rows: Rows, parents: dict[str, Any], word: str
+) -> None:
+    there = [ACCOUNT, contact("given up"), replace(change(), idempotency_key="changed"), contact("ito")]
+    accept(deps, connection_id, there, source="http")
+    rows(
+        "UPDATE sfsync.actions SET state = 'cancelled', finished_at = now(), object = 'Account'"
+        " WHERE idempotency_key = 'given up'"
+    )
+    rows("UPDATE sfsync.object_describes SET fetched_at = clock_timestamp()")
+    with pytest.raises(FaultyError, match=word):
+        accept(deps, connection_id, [Intent("Contact", "create", {"LastName": "x"}, parents=parents)], source="http")
+
+
+def test_what_is_valid_is_stored_when_the_caller_asks_for_that(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    accept(deps, connection_id, [contact("old"), contact("reused")], source="http")
+    rows("UPDATE sfsync.object_describes SET fetched_at = clock_timestamp()")
+    asked = [
+        contact("good"),
+        Intent("Contact", "rename", {}),
+        contact("old"),
+        contact("reused", Email="x@y.example"),
+        Intent("Account", "create", {"Nmae": "x"}, idempotency_key="wrong"),
+        child("wrong"),
+        contact("good"),
+    ]
+    found = accept(deps, connection_id, asked, source="http", only_valid=True)
+    assert {place: one.repeated for place, one in found.accepted.items()} == {0: False, 2: True}
+    assert [(fault.position, fault.code) for fault in found.faults] == [
+        (1, "VALIDATION_ERROR"),
+        (3, "IDEMPOTENCY_KEY_REUSED"),
+        (4, "INVALID_FIELD"),
+        (4, "REQUIRED_FIELD_MISSING"),
+        (5, "INVALID_PARENT"),
+        (6, "VALIDATION_ERROR"),
+    ]
+    assert rows("SELECT count(*) FROM sfsync.actions") == [(3,)]
+    with pytest.raises(FaultyError):
+        accept(deps, connection_id, asked, source="http")
+
+
+def test_heads_of_one_request_are_sent_in_the_order_they_were_asked_for(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    keys = ["c", "a", None, "b"]
+    accept(deps, connection_id, [contact(key) for key in keys], source="http")
+    assert [key for (key,) in rows("SELECT idempotency_key FROM sfsync.actions ORDER BY created_at")] == keys
+
+
+def test_numbers_that_no_field_can_hold_are_refused_at_the_door(deps: ActionDeps, connection_id: int) -> None:
+    for wrong in (float("nan"), Decimal("Infinity"), Decimal("1e999999999"), SINCE):
+        with pytest.raises(FaultyError):
+            accept(deps, connection_id, [contact(Email=wrong)], source="celery")

@@ -87,7 +87,8 @@ def test_what_is_over_lets_the_next_go_on_and_what_is_not_does_not(
     accept(deps, connection_id, [update("1@b.example"), update("2@b.example")], source="cli")
     batch = claim(deps, queue_of(deps, rows))
     assert batch
-    write(deps, batch, Change(batch.actions[0].id, state, problem=BUSY))
+    doubt = SETTLING if state == "in_doubt" else None
+    write(deps, batch, Change(batch.actions[0].id, state, problem=BUSY, doubt=doubt))
     assert rows("SELECT state FROM sfsync.actions WHERE ticket = 2") == [("ready" if goes_on else "waiting",)]
 
 
@@ -101,6 +102,9 @@ def test_an_outcome_that_comes_after_the_claim_ran_out_is_not_written(
     with deps.database.transaction() as session:
         claims.expire(session, queue, now=deps.database.now(), settling=SETTLING)
     assert rows("SELECT DISTINCT state, doubt_until > clock_timestamp() FROM sfsync.actions") == [("in_doubt", True)]
+    assert rows("SELECT DISTINCT way, state, code FROM sfsync.action_attempts") == [
+        ("expired", "in_doubt", "NO_ANSWER")
+    ]
     with pytest.raises(FencedError):
         write(deps, slow, *delivered(slow))
     assert rows("SELECT DISTINCT state FROM sfsync.actions") == [("in_doubt",)]

@@ -44,7 +44,7 @@ def test_every_state_has_its_lawful_successors_and_nothing_leaves_what_is_delive
     assert set(LAWFUL) == set(ACTION_STATES)
     assert {after for successors in LAWFUL.values() for after in successors} <= set(ACTION_STATES)
     assert not LAWFUL["delivered"]
-    assert {"delivered", "rejected", "cancelled"} == FINISHED
+    assert {"delivered", "rejected", "conflict", "cancelled"} == FINISHED
 
 
 def test_pauses_double_up_to_five_minutes_and_are_spread() -> None:
