@@ -19,8 +19,9 @@ USED_EVERY = timedelta(minutes=1)  # last_used_at is written at most this often
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking. `user_ids` None: may act for every user."""
+    """Who is asking, by which key. `user_ids` None: may act for every user."""
 
+    key_id: int
     name: str
     scopes: frozenset[str]
     user_ids: frozenset[str] | None
@@ -88,7 +89,7 @@ def authenticate(session: Session, text: str) -> Caller | None:
         return None
     if row.last_used_at is None or now - row.last_used_at > USED_EVERY:
         row.last_used_at = now
-    return Caller(row.name, frozenset(row.scopes), None if row.user_ids is None else frozenset(row.user_ids))
+    return Caller(row.id, row.name, frozenset(row.scopes), None if row.user_ids is None else frozenset(row.user_ids))
 
 
 def _hash(text: str) -> str:

@@ -2,8 +2,10 @@
 
 SyncError                    what we raise on purpose; anything else is a bug and is left to surface
 ├── SettingsError            a setting or argument is wrong              → say which and how to mend it; do not start
+├── RequestError             a caller asked for what cannot be           → tell the caller what to change; nothing was done
 ├── TransientError           the same call may work later                → try again (after `retry_after`, if known)
 │   ├── OverBudgetError      the org's daily allowance is spent          → wait for the reset, count no attempt
+│   ├── NotMirroredError     there is no whole copy of the object yet    → it was asked for; ask again
 │   └── UnknownOutcomeError  a write was sent and no answer came         → find out before sending again
 ├── RejectedError            the org understood and refused              → record the outcome; never retry
 │   ├── SchemaChangedError   a field or object is no longer there        → describe again, then repeat
@@ -24,6 +26,15 @@ class SettingsError(SyncError):
     """A setting or an argument is wrong; the message says which and how to mend it."""
 
 
+class RequestError(SyncError):
+    """What a caller asked for cannot be done as asked. `code` is stable, `fields` the field names it is about."""
+
+    def __init__(self, code: str, message: str, *, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.fields = fields
+
+
 class TransientError(SyncError):
     """The same call may work later. `retry_after` is the org's own advice, where it gave one."""
 
@@ -35,6 +46,16 @@ class TransientError(SyncError):
 
 class OverBudgetError(TransientError):
     """The org's API allowance is spent: wait, do not count it as a failure."""
+
+
+class NotMirroredError(TransientError):
+    """An object has no whole copy here yet; `failed` when the last attempt to make one ended without."""
+
+    def __init__(self, object_name: str, message: str, *, failed: bool = False) -> None:
+        super().__init__(
+            message, code="MIRROR_FAILED" if failed else "MIRROR_NOT_READY", retry_after=timedelta(seconds=5)
+        )
+        self.object = object_name
 
 
 class UnknownOutcomeError(TransientError):

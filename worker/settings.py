@@ -62,6 +62,9 @@ class Settings(BaseModel):
     external_key_field: str = ""  # a unique external-id text field that carries an action's key; empty: found by name
     wait_seconds: Seconds = 10.0  # how long an HTTP write waits for its outcome when the caller does not say
     shim_body_bytes: Count = 1_048_576  # a larger request body is refused
+    shim_batch_bytes: Count = 33_554_432  # the same for POST /api/salesforce/actions, which takes many at once
+    shim_body_seconds: Seconds = 30.0  # a request whose body takes longer to come is refused
+    shim_requests_per_minute: Count = 3000  # of one API key, per shim process; bursts of a tenth of it pass
     objects: tuple[str, ...] = (
         "Account",
         "Contact",

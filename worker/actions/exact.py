@@ -9,6 +9,7 @@ import secrets
 from decimal import Decimal
 from typing import Any
 
+MOST_DIGITS = 400  # more than any float has
 _MARK = secrets.token_hex(16)  # unguessable: no text that comes in can pass for a number
 _MARKED = re.compile(f'"{_MARK}:([^"]*)"')
 
@@ -31,8 +32,18 @@ def dumps(value: Any, *, canonical: bool = False) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """JSON → values, numbers with a point as Decimal. ValueError for anything else than JSON, NaN included."""
-    return json.loads(text, parse_float=Decimal, parse_constant=_refuse)
+    """JSON → values, numbers with a point as Decimal. ValueError for anything else than JSON, NaN included.
+
+    Also for a number like 1e999999999, which is short as long as nobody writes it out.
+    """
+    return json.loads(text, parse_float=_number, parse_constant=_refuse)
+
+
+def _number(text: str) -> Decimal:
+    number = Decimal(text)
+    if number and not -MOST_DIGITS < number.adjusted() < MOST_DIGITS:
+        raise ValueError("the number is out of range")
+    return number
 
 
 def _canonical(number: Decimal) -> str:

@@ -1,11 +1,11 @@
 """Reading a mirror as the org's own REST API would answer: Salesforce's field names, `attributes`, values in its formats.
 
-Source of the formats: REST API Developer Guide, "sObject Rows"; fact: datetimes end in +0000, times in Z.
+Numbers stay as exact as Postgres keeps them (Decimal). Source of the formats: REST API Developer Guide, "sObject Rows"; fact:
+datetimes end in +0000, times in Z.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
 from typing import Any
 
 from psycopg import sql
@@ -14,78 +14,91 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.db import raw
-from worker.mirror.schema import COMPOUND
+from worker.mirror.question import Question, Table, columns_of, make_cursor, statements
+from worker.mirror.schema import STAMPS
+
+READ_SECONDS = 20  # a list that Postgres cannot answer in this time is given up
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A mirror that can be read: where it is, and the org's name of each of its columns."""
+class Page:
+    """Records of one page, and the cursor of the next; None after the last."""
 
-    object: str
-    schema: str
-    table: str
-    fields: dict[str, str]  # column → field
-    state: str
-    fresh_lag: float | None  # seconds
-    version: str  # of the API, for the records' URLs
+    records: list[dict[str, Any]]
+    next_cursor: str | None
 
 
 FIND = """
-SELECT m.object, c.schema_name, m.table_name, m.state, m.describe -> 'fields' AS fields,
-       extract(epoch FROM clock_timestamp() - m.fresh_cursor) AS fresh_lag
+SELECT m.object, c.schema_name, m.table_name, m.state, m.stamp_field,
+       ARRAY(SELECT field ->> 'name' FROM jsonb_array_elements(m.describe -> 'fields') AS field) AS fields,
+       extract(epoch FROM clock_timestamp() - m.fresh_cursor) AS fresh_lag,
+       extract(epoch FROM clock_timestamp() - m.settled_cursor) AS settled_lag
   FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id
- WHERE m.connection_id = :connection AND lower(m.object) = lower(:object)
+ WHERE m.connection_id = :connection AND lower(m.object) = lower(:object) AND m.describe IS NOT NULL
 """
 
 COLUMNS = """
-SELECT column_name FROM information_schema.columns WHERE table_schema = :schema AND table_name = :table
+SELECT column_name, data_type FROM information_schema.columns
+ WHERE table_schema = :schema AND table_name = :table ORDER BY ordinal_position
 """
 
 
 def find_table(session: Session, connection_id: int, object_name: str, *, version: str) -> Table | None:
-    """The mirror of an object (any case); None when there is none or it was not described yet."""
+    """The mirror of an object (any case); None when there is none, or no table yet."""
     row = session.execute(text(FIND), {"connection": connection_id, "object": object_name}).mappings().first()
-    if row is None or row["fields"] is None:
+    if row is None:
         return None
-    held = set(session.scalars(text(COLUMNS), {"schema": row["schema_name"], "table": row["table_name"]}))
-    named = {field["name"].lower(): field["name"] for field in row["fields"] if field["type"] not in COMPOUND}
+    held = session.execute(text(COLUMNS), {"schema": row["schema_name"], "table": row["table_name"]}).all()
+    named = {name.lower(): name for name in row["fields"]}
+    types = {column: kind for column, kind in held if column in named}
+    if "id" not in types:
+        return None
+    stamp = next((name.lower() for name in (row["stamp_field"], *STAMPS) if name and name.lower() in types), None)
     return Table(
         object=row["object"],
         schema=row["schema_name"],
         table=row["table_name"],
-        fields={column: field for column, field in named.items() if column in held},
+        fields={column: named[column] for column in types},
+        types=types,
         state=row["state"],
-        fresh_lag=None if row["fresh_lag"] is None else float(row["fresh_lag"]),
+        stamp=stamp,
+        fresh_lag=_seconds(row["fresh_lag"]),
+        settled_lag=_seconds(row["settled_lag"]),
         version=version,
     )
 
 
-def list_records(
-    session: Session, table: Table, *, order_by: str, descending: bool = False, limit: int, offset: int = 0
-) -> list[dict[str, Any]]:
-    """Up to `limit` records, ordered by a column and the id; nulls last."""
-    direction = sql.SQL("DESC NULLS LAST" if descending else "ASC NULLS LAST")
-    query = sql.SQL("SELECT {} FROM {} ORDER BY {} {}, id LIMIT %s OFFSET %s").format(
-        _columns(table), sql.Identifier(table.schema, table.table), sql.Identifier(order_by), direction
-    )
-    return _read(session, table, query, (limit, offset))
+def _seconds(value: Any) -> float | None:
+    return None if value is None else max(0.0, round(float(value), 3))
 
 
-def get_record(session: Session, table: Table, record_id: str) -> dict[str, Any] | None:
+def list_page(session: Session, table: Table, question: Question) -> Page:
+    """One page of records. RequestError for what cannot be asked."""
+    found: list[dict[str, Any]] = []
+    for part in statements(table, question):
+        wanted = question.limit + 1 - len(found)
+        if wanted > 0:
+            found += _rows(session, part.query, (*part.values, wanted))
+    page = found[: question.limit]
+    places = [(row.pop("_place"), row["id"]) for row in page]
+    following = make_cursor(table, question, places[-1]) if len(found) > question.limit else None
+    return Page([as_record(table, row) for row in page], following)
+
+
+def get_record(
+    session: Session, table: Table, record_id: str, fields: tuple[str, ...] | None = None
+) -> dict[str, Any] | None:
     """One record by its 18-character id; None when the mirror has none."""
-    query = sql.SQL("SELECT {} FROM {} WHERE id = %s").format(
-        _columns(table), sql.Identifier(table.schema, table.table)
-    )
-    return next(iter(_read(session, table, query, (record_id,))), None)
+    columns = sql.SQL(", ").join(map(sql.Identifier, columns_of(table, fields)))
+    query = sql.SQL("SELECT {} FROM {} WHERE id = %s").format(columns, sql.Identifier(table.schema, table.table))
+    row = next(iter(_rows(session, query, (record_id,))), None)
+    return None if row is None else as_record(table, row)
 
 
-def _columns(table: Table) -> sql.Composable:
-    return sql.SQL(", ").join(map(sql.Identifier, table.fields))
-
-
-def _read(session: Session, table: Table, query: sql.Composed, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+def _rows(session: Session, query: sql.Composed, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+    session.execute(text(f"SET LOCAL statement_timeout = '{READ_SECONDS}s'"))
     with raw(session).cursor(row_factory=dict_row) as cursor:
-        return [as_record(table, row) for row in cursor.execute(query, values)]
+        return cursor.execute(query, values).fetchall()
 
 
 def as_record(table: Table, row: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +118,5 @@ def as_json(value: Any) -> Any:
             return value.isoformat()
         case time():
             return f"{value:%H:%M:%S}.{value.microsecond // 1000:03}Z"
-        case Decimal():
-            return float(value)
         case _:
             return value

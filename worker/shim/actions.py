@@ -1,6 +1,7 @@
 """Actions as such: what became of them; giving one up, sending one again."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -10,16 +11,27 @@ from fastapi.responses import JSONResponse
 from worker.access import Caller
 from worker.actions import decide, store
 from worker.actions.deps import ActionDeps
+from worker.records import read_action
 from worker.runtime import Runtime
-from worker.shim.auth import Key, Wiring, require
+from worker.shim.auth import Key, Wiring, require, users_of
 from worker.shim.envelope import Refusal, ok
-from worker.shim.writing import read_action
 
 router = APIRouter(prefix="/api/salesforce/actions", tags=["actions"])
 
 State = Literal["waiting", "ready", "sending", "in_doubt", "delivered", "rejected", "conflict", "held", "cancelled"]
 States = Annotated[list[State] | None, Query(description="Only in these states.")]
 LARGEST_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a request's body may be, by its path: in bytes."""
+
+    usual: int
+    batch: int
+
+    def __call__(self, path: str) -> int:
+        return self.batch if path == router.prefix else self.usual
 
 
 @router.get("", summary="List actions, newest first")
@@ -33,8 +45,7 @@ def list_actions(
     limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 100,
 ) -> JSONResponse:
     """Actions of the users that the key may act for."""
-    require(caller, "read", user_id)
-    users = [user_id] if user_id is not None else None if caller.user_ids is None else sorted(caller.user_ids)
+    users = users_of(caller, "read", user_id)
     with rt.database.transaction() as session:
         found = store.find(session, user_ids=users, states=state or (), limit=limit)
     return ok({"actions": [shown(one) for one in found]})
@@ -63,16 +74,16 @@ def _decide(rt: Runtime, caller: Caller, action_id: UUID, decision: Callable[[Ac
     try:
         decision(rt.actions, action_id)
     except decide.UndecidableError as error:
-        raise Refusal(409, "WRONG_STATE", f"{error}.") from None
+        raise Refusal.of("WRONG_STATE", f"{error}.") from None
     return ok(shown(_allowed(rt, caller, "write", action_id)))
 
 
 def _allowed(rt: Runtime, caller: Caller, scope: str, action_id: UUID) -> dict[str, Any]:
     """The action, if the caller may know of it: another user's is as good as none."""
     require(caller, scope)
-    action = read_action(rt, action_id)
+    action = read_action(rt.actions, action_id)
     if action is None or not caller.may_act_for(action["user_id"]):
-        raise Refusal(404, "NOT_FOUND", "There is no such action.")
+        raise Refusal.of("NOT_FOUND", "There is no such action.")
     return action
 
 

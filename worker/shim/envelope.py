@@ -4,32 +4,47 @@ Also for malformed bodies, unknown paths, wrong methods and our own bugs: no exc
 """
 
 import re
+from datetime import timedelta
 from typing import Any
 
+import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from worker.actions import exact
-from worker.errors import DisconnectedError, OverBudgetError, RejectedError, SyncError, TransientError
+from worker.actions.accept import FaultyError, KeyReusedError
+from worker.errors import (
+    DisconnectedError,
+    NotMirroredError,
+    OverBudgetError,
+    RejectedError,
+    RequestError,
+    SyncError,
+    TransientError,
+)
 from worker.log import get_logger
+from worker.shim.codes import CODES
 
 log = get_logger(__name__)
 
 NOT_CONNECTED = "Could not get authenticated Salesforce client. Please connect your Salesforce account."
 SINGULAR = {"contacts": "CONTACT", "accounts": "ACCOUNT", "opportunities": "OPPORTUNITY", "leads": "LEAD"}
 RECORD_PATH = re.compile(rf"/api/salesforce/({'|'.join(SINGULAR)})(?:/(.+))?$")
-CODES = {
+BY_STATUS = {
     400: "VALIDATION_ERROR",
-    401: "UNAUTHORIZED",
-    403: "FORBIDDEN",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
     413: "PAYLOAD_TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
     422: "VALIDATION_ERROR",
 }
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+SOON = timedelta(seconds=5)
 
 
 class ExactResponse(JSONResponse):
@@ -53,6 +68,11 @@ class Refusal(Exception):
         self.details = details
         self.headers = headers
 
+    @classmethod
+    def of(cls, code: str, message: str, details: Any = None, headers: dict[str, str] | None = None) -> "Refusal":
+        """A refusal with one of our own codes, and its status."""
+        return cls(CODES[code].status, code, message, details, headers)
+
 
 def ok(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
     """A good answer."""
@@ -67,17 +87,15 @@ def refused(
     return ExactResponse({"ok": False, "error": error}, status, headers)
 
 
-def not_connected() -> Refusal:
-    """The user has no connection, or it must be renewed by a person."""
-    return Refusal(401, "AUTH_ERROR", NOT_CONNECTED)
-
-
 def install(app: FastAPI) -> None:
     """Make every way of failing answer in the envelope."""
     app.add_exception_handler(Refusal, _on_refusal)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(SyncError, _on_sync_error)
+    app.add_exception_handler(DBAPIError, _on_database)
+    app.add_exception_handler(psycopg.Error, _on_database)
+    app.add_exception_handler(PoolTimeoutError, _on_full)
 
 
 async def _on_refusal(_request: Request, error: Exception) -> JSONResponse:
@@ -87,37 +105,103 @@ async def _on_refusal(_request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    words = {404: f"There is nothing at {request.url.path}.", 405: f"{request.method} is not allowed here."}
-    code = CODES.get(error.status_code, f"HTTP_{error.status_code}")
+    if error.status_code == 405:
+        return _wrong_method(request)
+    words = {404: f"There is nothing at {request.url.path}."}
+    code = BY_STATUS.get(error.status_code, "VALIDATION_ERROR" if error.status_code < 500 else "INTERNAL_ERROR")
     headers = dict(error.headers) if error.headers else None
     return refused(error.status_code, code, words.get(error.status_code, str(error.detail)), headers=headers)
 
 
+def _wrong_method(request: Request) -> JSONResponse:
+    """405 with every method that the path knows; OPTIONS is the question which they are."""
+    allowed = [method for method in METHODS if _serves(request, method)]
+    headers = {"Allow": ", ".join([*allowed, "OPTIONS"])}
+    if request.method == "OPTIONS":
+        return ok({"methods": [*allowed, "OPTIONS"]}, headers=headers)
+    return refused(405, "METHOD_NOT_ALLOWED", f"{request.method} is not allowed here.", headers=headers)
+
+
+def _serves(request: Request, method: str) -> bool:
+    asked = dict(request.scope) | {"method": "GET" if method == "HEAD" else method}
+    return any(route.matches(asked)[0] is Match.FULL for route in request.app.router.routes)
+
+
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    faults = [
-        {"field": ".".join(str(part) for part in fault["loc"][1:]), "message": fault["msg"]} for fault in error.errors()
+    return invalid(error.errors())
+
+
+def faults_of(errors: Any) -> list[dict[str, str]]:
+    """Pydantic's errors as details: which field, what is wrong."""
+    return [
+        {
+            "field": ".".join(str(part) for part in fault["loc"] if part not in ("query", "path", "header", "body")),
+            "message": fault["msg"],
+        }
+        for fault in errors
     ]
-    first = (
-        f"{faults[0]['field']}: {faults[0]['message']}" if faults and faults[0]["field"] else "The body is not valid."
-    )
-    return refused(400, "VALIDATION_ERROR", first, faults)
+
+
+def invalid(errors: Any) -> JSONResponse:
+    """400 with every fault."""
+    faults = faults_of(errors)
+    first = "; ".join(f"{one['field']}: {one['message']}" if one["field"] else one["message"] for one in faults[:1])
+    return refused(400, "VALIDATION_ERROR", first or "The request is not valid.", faults)
 
 
 async def _on_sync_error(request: Request, error: Exception) -> JSONResponse:
     """Errors that a use case raised on purpose."""
-    if isinstance(error, DisconnectedError):
-        return refused(401, "AUTH_ERROR", NOT_CONNECTED)
-    if isinstance(error, RejectedError):
-        complaints = [{"code": c.code, "message": c.message, "fields": list(c.fields)} for c in error.complaints]
-        return refused(422, error.code, error.complaints[0].message, complaints)
-    if isinstance(error, OverBudgetError):
-        return refused(
-            503, "ALLOWANCE_SPENT", "The org's API allowance is spent; try again later.", headers={"Retry-After": "900"}
-        )
-    if isinstance(error, TransientError):
-        return refused(503, "UNAVAILABLE", "The org cannot be reached now; try again.", headers={"Retry-After": "5"})
+    match error:
+        case RequestError():
+            details = (
+                [{"code": error.code, "message": str(error), "fields": list(error.fields)}] if error.fields else None
+            )
+            return refused(CODES[error.code].status, error.code, str(error), details)
+        case FaultyError():
+            return refused(400, "VALIDATION_ERROR", error.faults[0].message, [one.as_json() for one in error.faults])
+        case KeyReusedError():
+            known = {"action_id": str(error.action_id), "idempotency_key": error.key}
+            return refused(
+                409, "IDEMPOTENCY_KEY_REUSED", "This idempotency key was used before with other content.", known
+            )
+        case DisconnectedError():
+            return refused(401, "AUTH_ERROR", NOT_CONNECTED)
+        case RejectedError():
+            complaints = [{"code": c.code, "message": c.message, "fields": list(c.fields)} for c in error.complaints]
+            return refused(422, error.code, error.complaints[0].message, complaints)
+        case NotMirroredError():
+            return refused(
+                503, error.code or "MIRROR_NOT_READY", str(error), {"object": error.object}, retry(error.retry_after)
+            )
+        case OverBudgetError():
+            message = "The org's API allowance is spent; try again later."
+            return refused(503, "ALLOWANCE_SPENT", message, headers=retry(error.retry_after or timedelta(minutes=15)))
+        case TransientError():
+            message = "The org cannot be reached now; try again."
+            return refused(503, "UNAVAILABLE", message, headers=retry(error.retry_after))
     return await on_bug(request, error)
+
+
+def retry(after: timedelta | None) -> dict[str, str]:
+    """The header that says when to come again."""
+    return {"Retry-After": str(max(1, round((after or SOON).total_seconds())))}
+
+
+async def _on_database(request: Request, error: Exception) -> JSONResponse:
+    """Postgres is away or too slow: that passes. Anything else that it says is a bug of ours."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+        message = "Postgres could not answer in time; ask for less."
+        return refused(503, "TIMEOUT", message, headers=retry(None))
+    if isinstance(cause, psycopg.OperationalError):
+        log.warning("shim.postgres_away", error=type(cause).__name__)
+        return refused(503, "UNAVAILABLE", "PostgreSQL cannot be reached now; try again.", headers=retry(None))
+    return await on_bug(request, error)
+
+
+async def _on_full(_request: Request, _error: Exception) -> JSONResponse:
+    return refused(503, "BUSY", "Too many requests are at work; try again.", headers=retry(None))
 
 
 async def on_bug(request: Request, error: Exception) -> JSONResponse:

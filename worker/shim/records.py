@@ -1,208 +1,300 @@
-"""The callers' contract: lists and single records from the mirror, writes as actions. Salesforce's own field names throughout."""
+"""The callers' contract: lists and single records from the mirror, writes as actions. Salesforce's own field names throughout.
 
+The four collections have routes of their own; `/objects/{object}` is the same for any object.
+"""
+
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from worker.actions.accept import Intent
-from worker.mirror.deps import STEP
-from worker.mirror.read import Table, find_table, get_record, list_records
-from worker.mirror.requests import ensure_mirror, request_run
-from worker.runtime import Runtime
-from worker.salesforce.ids import to_18
-from worker.shim.auth import Key, Wiring
+from worker.capabilities import question_of
+from worker.mirror.question import OPERATORS
+from worker.records import (
+    COLLECTIONS,
+    LARGEST_PAGE,
+    Collection,
+    create_intent,
+    delete_intent,
+    list_records,
+    read_record,
+    update_intent,
+)
+from worker.shim.answers import Listed, Record, Written, answers, refusals
+from worker.shim.auth import Key, Wiring, user_of
+from worker.shim.bodies import described, json_body
 from worker.shim.envelope import Refusal, ok
-from worker.shim.writing import carry_out, connection_of, idempotency_key, json_body, user_of
+from worker.shim.writing import carry_out, idempotency_key
 
 router = APIRouter(prefix="/api/salesforce", tags=["records"])
 
-LARGEST_PAGE = 2000
-READABLE = ("live", "paused")  # a mirror that holds a whole copy
-UserId = Annotated[str | None, Query(description="Whose connection.")]
+FILTER = re.compile(r"([A-Za-z]\w*)(?:\[([a-z]+)\])?", re.ASCII)
+LIST_PARAMETERS = ("user_id", "limit", "cursor", "order_by", "fields", "updated_since")
+UserId = Annotated[str | None, Query(description="Whose connection. Required.", examples=["u-1"])]
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Records at most.")]
-Cursor = Annotated[str | None, Query(pattern=r"^\d{1,12}$", description="next_cursor of the page before.")]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+OrderBy = Annotated[str | None, Query(description="A field; `-Field` for descending. Nulls come last.")]
+Fields = Annotated[
+    str | None, Query(description="Only these fields, separated by commas; Id always.", examples=["Id,Name"])
+]
+Since = Annotated[
+    str | None, Query(description="Only records changed at or after this time.", examples=["2027-03-31T12:00:00Z"])
+]
+RecordId = Annotated[str, Path(description="15 or 18 characters.")]
+ObjectName = Annotated[str, Path(description="An object's API name, in any case.", examples=["Case", "Invoice__c"])]
 
-
-@dataclass(frozen=True, slots=True)
-class Collection:
-    """One family of routes. `required` and `missing`: what a create must have, and what it is told otherwise."""
-
-    path: str
-    object: str
-    order_by: str
-    descending: bool
-    required: tuple[str, ...]
-    missing: str
-    example: dict[str, Any]
-
-
-COLLECTIONS = (
-    Collection(
-        "contacts",
-        "Contact",
-        "name",
-        False,
-        ("LastName",),
-        "LastName is required to create a contact.",
-        {"user_id": "u-1", "LastName": "Ito", "FirstName": "Aiko", "Email": "aiko@ito.example"},
+FILTERS = {
+    "name": "filters",
+    "in": "query",
+    "required": False,
+    "style": "form",
+    "explode": True,
+    "description": (
+        "Filters by field: `StageName=Closed Won`, or with an operator `Amount[gte]=1000`. "
+        f"Operators: {', '.join(OPERATORS)} (`in`: values separated by commas; `null`: true or false)."
     ),
-    Collection(
-        "accounts",
-        "Account",
-        "name",
-        False,
-        ("Name",),
-        "Name is required to create an account.",
-        {"user_id": "u-1", "Name": "Ito Trading", "Industry": "Retail"},
-    ),
-    Collection(
-        "opportunities",
-        "Opportunity",
-        "closedate",
-        True,
-        ("Name", "StageName", "CloseDate"),
-        "Name, StageName, and CloseDate are required to create an opportunity.",
-        {"user_id": "u-1", "Name": "Lamps", "StageName": "Prospecting", "CloseDate": "2027-03-31", "Amount": 1200.50},
-    ),
-    Collection(
-        "leads",
-        "Lead",
-        "name",
-        False,
-        ("LastName", "Company"),
-        "LastName and Company are required to create a lead.",
-        {"user_id": "u-1", "LastName": "Ito", "Company": "Ito Trading"},
-    ),
-)
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+WRITE_HEADERS = [
+    ("Idempotency-Key", "The same key with the same content is the same action, however often it is sent."),
+    ("X-Workflow-Execution-Id", "With X-Workflow-Step-Id: stands in for Idempotency-Key."),
+    ("X-Workflow-Step-Id", "With X-Workflow-Execution-Id."),
+    ("Prefer", "`wait=5`: wait so many seconds (20 at most) for the outcome; `respond-async`: do not wait."),
+]
+HEADERS = [
+    {"name": name, "in": "header", "schema": {"type": "string"}, "description": text} for name, text in WRITE_HEADERS
+]
+UNMODIFIED = {
+    "name": "If-Unmodified-Since",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "Only if the record was not changed after this time: else the outcome is CONFLICT.",
+}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "contacts": {"user_id": "u-1", "LastName": "Ito", "FirstName": "Aiko", "Email": "aiko@ito.example"},
+    "accounts": {"user_id": "u-1", "Name": "Ito Trading", "Industry": "Retail"},
+    "opportunities": {
+        "user_id": "u-1",
+        "Name": "Lamps",
+        "StageName": "Prospecting",
+        "CloseDate": "2027-03-31",
+        "Amount": 1200.50,
+    },
+    "leads": {"user_id": "u-1", "LastName": "Ito", "Company": "Ito Trading"},
+}
+ANY_EXAMPLE = {"user_id": "u-1", "Subject": "A lamp is broken", "Priority": "High"}
+WRITTEN = {
+    "id": "003000000000001AAA",
+    "success": True,
+    "errors": [],
+    "action_id": "0b2e5f6c-0d6e-4c62-9f6c-1d0a5e3b7a11",
+}
+ACCEPTED = {"id": None, "success": None, "errors": [], "action_id": WRITTEN["action_id"], "state": "ready"}
 
 
-def _add(collection: Collection) -> None:
-    """The routes of one collection."""
-    path, one = f"/{collection.path}", f"/{collection.path}/{{record_id}}"
-    body = _body(collection.example)
-    update = _body({"user_id": "u-1", **dict(list(collection.example.items())[-1:])})
-    name = collection.object.lower()
+def _answered(example: Any, collection: Collection | None) -> Any:
+    object_name = collection.object if collection else "Case"
+    shown = {name: value for name, value in example.items() if name != "user_id"}
+    url = f"/services/data/v62.0/sobjects/{object_name}/003000000000001AAA"
+    return {"attributes": {"type": object_name, "url": url}, "Id": "003000000000001AAA", **shown}
+
+
+def _add(collection: Collection | None) -> None:
+    """The routes of one collection; None: those of any object."""
+    base = f"/{collection.path}" if collection else "/objects/{object_name}"
+    named, plural = (collection.object.lower(), collection.path) if collection else ("record", "records")
+    example = EXAMPLES[collection.path] if collection else ANY_EXAMPLE
+    record = _answered(example, collection)
+    page = {plural: [record], "next_cursor": None, "lag_seconds": 4.2, "settled_lag_seconds": 61.0}
+    change = {"user_id": "u-1", **dict(list(example.items())[-1:])}
+    schema = {
+        "type": "object",
+        "required": ["user_id", *(collection.required if collection else ())],
+        "properties": {"user_id": {"type": "string"}, "callback_url": {"type": "string", "format": "uri"}},
+        "additionalProperties": True,
+    }
+    update = {**schema, "required": ["user_id"]}
+    written = {
+        **answers(Written, WRITTEN),
+        **answers(Written, ACCEPTED, status=202, description="Accepted; not yet decided"),
+    }
     add: Callable[..., None] = router.add_api_route
-    add(path, _lister(collection), methods=["GET"], summary=f"List {collection.path}", name=f"list_{name}")
+
     add(
-        path,
+        base,
+        _lister(collection),
+        methods=["GET"],
+        summary=f"List {plural}",
+        name=f"list_{plural}",
+        responses=answers(Listed, page),
+        openapi_extra={"parameters": [FILTERS]},
+    )
+    add(
+        base,
         _creator(collection),
         methods=["POST"],
-        summary=f"Create a {name}",
-        openapi_extra=body,
-        name=f"create_{name}",
+        summary=f"Create a {named}",
+        name=f"create_{named}",
+        responses={**written, **refusals(409, 422)},
+        openapi_extra={**described(schema, example), "parameters": HEADERS},
     )
-    add(one, _getter(collection), methods=["GET"], summary=f"One {name}", name=f"get_{name}")
+    one = f"{base}/{{record_id}}"
+    add(
+        one,
+        _getter(collection),
+        methods=["GET"],
+        summary=f"One {named}",
+        name=f"get_{named}",
+        responses=answers(Record, record),
+    )
     for method in ("PUT", "PATCH"):
         add(
             one,
             _updater(collection),
             methods=[method],
-            summary=f"Change fields of one {name}",
-            openapi_extra=update,
-            name=f"{method.lower()}_{name}",
+            summary=f"Change fields of one {named}",
+            name=f"{method.lower()}_{named}",
+            responses={**written, **refusals(409, 422)},
+            openapi_extra={**described(update, change), "parameters": [*HEADERS, UNMODIFIED]},
         )
-    add(one, _deleter(collection), methods=["DELETE"], summary=f"Delete one {name}", name=f"delete_{name}")
+    add(
+        one,
+        _deleter(collection),
+        methods=["DELETE"],
+        summary=f"Delete one {named}",
+        name=f"delete_{named}",
+        responses={**written, **refusals(409, 422)},
+        openapi_extra={"parameters": [*HEADERS, UNMODIFIED]},
+    )
 
 
-def _body(example: dict[str, Any]) -> dict[str, Any]:
-    schema = {"type": "object", "required": ["user_id"], "properties": {"user_id": {"type": "string"}}}
-    content = {"application/json": {"schema": {**schema, "additionalProperties": True}, "example": example}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _lister(collection: Collection) -> Callable[..., JSONResponse]:
-    def list_page(
-        rt: Wiring, caller: Key, user_id: UserId = None, limit: Limit = LARGEST_PAGE, cursor: Cursor = None
-    ) -> JSONResponse:
-        table = _table(rt, connection_of(rt, user_of(caller, "read", user_id)), collection.object)
-        start = int(cursor or 0)
-        with rt.database.transaction() as session:
-            records = list_records(
-                session,
-                table,
-                order_by=collection.order_by,
-                descending=collection.descending,
-                limit=limit + 1,
-                offset=start,
+def _filters(request: Request) -> dict[str, dict[str, str]]:
+    """`Field=value` and `Field[operator]=value` of the query."""
+    found: dict[str, dict[str, str]] = {}
+    for name, value in request.query_params.multi_items():
+        if name in LIST_PARAMETERS:
+            continue
+        parts = FILTER.fullmatch(name)
+        if parts is None:
+            raise Refusal.of(
+                "VALIDATION_ERROR", f"{name[:80]} is no parameter: filters are Field=value or Field[gte]=value."
             )
-        following = str(start + limit) if len(records) > limit else None
+        conditions = found.setdefault(parts[1], {})
+        operator = parts[2] or "eq"
+        if operator in conditions:
+            raise Refusal.of(
+                "VALIDATION_ERROR", f"{name[:80]} is given twice; use {parts[1]}[in]=a,b for several values."
+            )
+        conditions[operator] = value
+    return found
+
+
+def _lister(collection: Collection | None) -> Callable[..., JSONResponse]:
+    def page(rt: Any, caller: Any, request: Request, object_name: str) -> JSONResponse:
+        user_id = user_of(caller, "read", request.query_params.get("user_id"))
+        given: dict[str, Any] = {
+            name: request.query_params[name] for name in LIST_PARAMETERS if name in request.query_params
+        }
+        question, ordered = question_of({**given, "filters": _filters(request)}, usual=LARGEST_PAGE)
+        listing = list_records(rt.actions, user_id, object_name, question, ordered=ordered)
         return ok(
-            {collection.path: records[:limit], "next_cursor": following, "lag_seconds": table.fresh_lag},
+            {
+                collection.path if collection else "records": listing.page.records,
+                "next_cursor": listing.page.next_cursor,
+                "lag_seconds": listing.table.fresh_lag,
+                "settled_lag_seconds": listing.table.settled_lag,
+            }
         )
 
-    return list_page
+    def list_page(  # the parameters stand here for the OpenAPI document; the query itself is read whole
+        rt: Wiring,
+        caller: Key,
+        request: Request,
+        user_id: UserId = None,  # noqa: ARG001
+        limit: Limit = LARGEST_PAGE,  # noqa: ARG001
+        cursor: Cursor = None,  # noqa: ARG001
+        order_by: OrderBy = None,  # noqa: ARG001
+        fields: Fields = None,  # noqa: ARG001
+        updated_since: Since = None,  # noqa: ARG001
+    ) -> JSONResponse:
+        assert collection is not None
+        return page(rt, caller, request, collection.object)
+
+    def list_any(
+        rt: Wiring,
+        caller: Key,
+        request: Request,
+        object_name: ObjectName,
+        user_id: UserId = None,  # noqa: ARG001
+        limit: Limit = LARGEST_PAGE,  # noqa: ARG001
+        cursor: Cursor = None,  # noqa: ARG001
+        order_by: OrderBy = None,  # noqa: ARG001
+        fields: Fields = None,  # noqa: ARG001
+        updated_since: Since = None,  # noqa: ARG001
+    ) -> JSONResponse:
+        return page(rt, caller, request, object_name)
+
+    return list_page if collection else list_any
 
 
-def _getter(collection: Collection) -> Callable[..., JSONResponse]:
-    def get_one(rt: Wiring, caller: Key, record_id: str, user_id: UserId = None) -> JSONResponse:
-        table = _table(rt, connection_of(rt, user_of(caller, "read", user_id)), collection.object)
-        with rt.database.transaction() as session:
-            record = get_record(session, table, _id(record_id))
-        if record is None:
-            raise Refusal(404, "NOT_FOUND", f"The mirror has no {collection.object} {record_id}.")
-        return ok(record)
+def _object(request: Request, collection: Collection | None) -> str:
+    return collection.object if collection else str(request.path_params["object_name"])
+
+
+def _getter(collection: Collection | None) -> Callable[..., JSONResponse]:
+    def get_one(
+        rt: Wiring, caller: Key, request: Request, record_id: RecordId, user_id: UserId = None, fields: Fields = None
+    ) -> JSONResponse:
+        named = user_of(caller, "read", user_id)
+        question, _ = question_of({} if fields is None else {"fields": fields})
+        return ok(read_record(rt.actions, named, _object(request, collection), record_id, question.fields))
 
     return get_one
 
 
-def _creator(collection: Collection) -> Callable[..., Any]:
+def _options(request: Request, _fields: dict[str, Any]) -> dict[str, Any]:
+    """What a write is asked for beside its fields."""
+    return {"idempotency_key": idempotency_key(request)}
+
+
+def _creator(collection: Collection | None) -> Callable[..., Any]:
     async def create(request: Request, rt: Wiring, caller: Key) -> JSONResponse:
         fields = await json_body(request)
         user_id = user_of(caller, "write", fields.pop("user_id", None))
-        if any(fields.get(name) in (None, "") for name in collection.required):
-            raise Refusal(400, "VALIDATION_ERROR", collection.missing)
-        intent = Intent(collection.object, "create", fields, idempotency_key=idempotency_key(request))
+        options = _options(request, fields)
+        if collection is None:
+            intent = Intent(_object(request, collection), "create", fields, **options)
+        else:
+            intent = create_intent(collection, fields, **options)
         return await carry_out(request, rt, user_id, intent)
 
     return create
 
 
-def _updater(collection: Collection) -> Callable[..., Any]:
-    async def update(request: Request, rt: Wiring, caller: Key, record_id: str) -> JSONResponse:
+def _updater(collection: Collection | None) -> Callable[..., Any]:
+    async def update(request: Request, rt: Wiring, caller: Key, record_id: RecordId) -> JSONResponse:
         fields = await json_body(request)
         user_id = user_of(caller, "write", fields.pop("user_id", None))
-        if not fields:
-            raise Refusal(400, "VALIDATION_ERROR", "At least one field is required to update a record.")
-        key = idempotency_key(request)
-        intent = Intent(collection.object, "update", fields, record_id=_id(record_id), idempotency_key=key)
+        options = _options(request, fields)
+        intent = update_intent(_object(request, collection), record_id, fields, **options)
         return await carry_out(request, rt, user_id, intent)
 
     return update
 
 
-def _deleter(collection: Collection) -> Callable[..., Any]:
-    async def delete(request: Request, rt: Wiring, caller: Key, record_id: str, user_id: UserId = None) -> JSONResponse:
+def _deleter(collection: Collection | None) -> Callable[..., Any]:
+    async def delete(
+        request: Request, rt: Wiring, caller: Key, record_id: RecordId, user_id: UserId = None
+    ) -> JSONResponse:
         named = user_of(caller, "write", user_id)
-        key = idempotency_key(request)
-        intent = Intent(collection.object, "delete", record_id=_id(record_id), idempotency_key=key)
+        intent = delete_intent(_object(request, collection), record_id, **_options(request, {}))
         return await carry_out(request, rt, named, intent)
 
     return delete
 
 
-def _id(record_id: str) -> str:
-    try:
-        return to_18(record_id)
-    except ValueError:
-        raise Refusal(400, "VALIDATION_ERROR", "The id in the path is no Salesforce record id.") from None
-
-
-def _table(rt: Runtime, connection_id: int, object_name: str) -> Table:
-    """The mirror; when there is no whole copy yet it is asked for, and the caller told to come again."""
-    with rt.database.transaction() as session:
-        table = find_table(session, connection_id, object_name, version=rt.settings.salesforce_api_version)
-        if table is not None and table.state in READABLE:
-            return table
-        mirror_id = ensure_mirror(session, connection_id, object_name, refresh_seconds=rt.settings.refresh_seconds)
-        run_id = request_run(session, mirror_id, "load", "manual")
-    rt.wake(STEP, run_id, "backfill")
-    message = f"{object_name} is being mirrored for the first time; try again."
-    raise Refusal(503, "MIRROR_NOT_READY", message, {"object": object_name}, headers={"Retry-After": "5"})
-
-
-for _collection in COLLECTIONS:
+for _collection in (*COLLECTIONS.values(), None):
     _add(_collection)

@@ -4,6 +4,7 @@ Not LISTEN: that needs a connection of its own, and is lost behind a pooler in t
 """
 
 import asyncio
+from collections.abc import Collection
 from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
@@ -28,20 +29,31 @@ class Outcomes:
         self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._rounds = 0
+        self._stopping = False
 
-    async def wait(self, action_id: UUID, seconds: float) -> None:
-        """Return when nothing more happens with the action by itself, or after `seconds`."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(action_id, set()).add(done)
+    async def wait(self, action_ids: Collection[UUID], seconds: float) -> None:
+        """Return when nothing more happens with any of the actions by itself, after `seconds`, or when the process ends."""
+        if self._stopping:
+            return
+        done = {action_id: asyncio.get_running_loop().create_future() for action_id in action_ids}
+        for action_id, future in done.items():
+            self._waiting.setdefault(action_id, set()).add(future)
         self._rounds = 0
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._ask())
         try:
-            await asyncio.wait_for(done, seconds)
-        except TimeoutError:
-            pass
+            await asyncio.wait(done.values(), timeout=seconds)
         finally:
-            self._forget(action_id, done)
+            for action_id, future in done.items():
+                self._forget(action_id, future)
+
+    def stop(self) -> None:
+        """The process ends: whoever waits is answered at once, with what is known."""
+        self._stopping = True
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
 
     def _forget(self, action_id: UUID, done: "asyncio.Future[None]") -> None:
         waiting = self._waiting.get(action_id, set())

@@ -1,53 +1,24 @@
-"""What all routes that write share: reading the request, accepting the action, waiting for its outcome, wording the answer."""
+"""What all routes that write share: accepting the action, waiting for its outcome, wording the answer."""
 
 import re
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from models.connection import Connection
-from worker.access import Caller
-from worker.actions import exact, store
-from worker.actions.accept import FaultyError, Intent, KeyReusedError, accept
+from worker.actions.accept import Intent
+from worker.mirror.question import instant
+from worker.records import accept_for, read_action
 from worker.runtime import Runtime
-from worker.shim.auth import require
-from worker.shim.envelope import Refusal, not_connected, ok
+from worker.shim.envelope import Refusal, ok
 from worker.shim.waiting import Outcomes
 
 LONGEST_WAIT_SECONDS = 20.0  # shorter than the grace of a shutdown
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
-
-
-async def json_body(request: Request) -> dict[str, Any]:
-    """The body, a JSON object with exact numbers."""
-    try:
-        body = exact.loads(await request.body())
-    except (ValueError, RecursionError):
-        raise Refusal(400, "VALIDATION_ERROR", "The body is not valid JSON.") from None
-    if not isinstance(body, dict):
-        raise Refusal(400, "VALIDATION_ERROR", "The body must be a JSON object.")
-    return body
-
-
-def user_of(caller: Caller, scope: str, user_id: Any) -> str:
-    """The user that the caller names and may act for."""
-    if not isinstance(user_id, str) or not user_id.strip():
-        raise Refusal(400, "VALIDATION_ERROR", "user_id is required.")
-    require(caller, scope, user_id)
-    return user_id
-
-
-def connection_of(rt: Runtime, user_id: str) -> int:
-    """The user's connection; refuses when there is none that works."""
-    with rt.database.transaction() as session:
-        found = session.scalar(select(Connection.id).where(Connection.user_id == user_id, Connection.state == "active"))
-    if found is None:
-        raise not_connected()
-    return found
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -55,12 +26,25 @@ def idempotency_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None:
         if not key.strip():
-            raise Refusal(400, "VALIDATION_ERROR", "Idempotency-Key is empty.")
+            raise Refusal.of("VALIDATION_ERROR", "Idempotency-Key is empty.")
         return key.strip()
     execution, step = (request.headers.get(f"x-workflow-{part}-id", "").strip() for part in ("execution", "step"))
     if bool(execution) != bool(step):
-        raise Refusal(400, "VALIDATION_ERROR", "X-Workflow-Execution-Id and X-Workflow-Step-Id go together.")
+        raise Refusal.of("VALIDATION_ERROR", "X-Workflow-Execution-Id and X-Workflow-Step-Id go together.")
     return f"workflow:{execution}/{step}" if execution else None
+
+
+def unmodified_since(request: Request) -> datetime | None:
+    """`If-Unmodified-Since`, as HTTP writes times or as ISO 8601."""
+    given = request.headers.get("if-unmodified-since")
+    if given is None:
+        return None
+    for read in (parsedate_to_datetime, instant):
+        try:
+            return read(given)
+        except (ValueError, TypeError, OverflowError):
+            continue
+    raise Refusal.of("VALIDATION_ERROR", "If-Unmodified-Since is no time; give it as Sat, 28 Nov 2026 12:00:00 GMT.")
 
 
 def wait_seconds(request: Request, default: float) -> float:
@@ -74,33 +58,19 @@ def wait_seconds(request: Request, default: float) -> float:
 
 async def carry_out(request: Request, rt: Runtime, user_id: str, intent: Intent) -> JSONResponse:
     """Accept one action, wait for its outcome as long as the caller likes, answer."""
-    action_id = await run_in_threadpool(_accept, rt, user_id, intent)
+    accepted = await run_in_threadpool(accept_for, rt.actions, user_id, [intent], source="http")
+    return await answer_of(request, rt, accepted[0].id)
+
+
+async def answer_of(request: Request, rt: Runtime, action_id: UUID) -> JSONResponse:
+    """Wait for the outcome of an accepted action as long as the caller likes, answer."""
     seconds = wait_seconds(request, rt.settings.wait_seconds)
     outcomes: Outcomes = request.app.state.outcomes
     if seconds:
-        await outcomes.wait(action_id, seconds)
-    action = await run_in_threadpool(read_action, rt, action_id)
+        await outcomes.wait([action_id], seconds)
+    action = await run_in_threadpool(read_action, rt.actions, action_id)
     assert action is not None, "accepted actions are kept"
     return answer(action)
-
-
-def _accept(rt: Runtime, user_id: str, intent: Intent) -> UUID:
-    connection_id = connection_of(rt, user_id)
-    try:
-        return accept(rt.actions, connection_id, [intent], source="http")[0].id
-    except FaultyError as error:
-        details = [{"code": one.code, "message": one.message, "fields": list(one.fields)} for one in error.faults]
-        raise Refusal(400, "VALIDATION_ERROR", error.faults[0].message, details) from None
-    except KeyReusedError as error:
-        known = {"action_id": str(error.action_id)}
-        message = "This idempotency key was used before with other content."
-        raise Refusal(409, "IDEMPOTENCY_KEY_REUSED", message, known) from None
-
-
-def read_action(rt: Runtime, action_id: UUID) -> dict[str, Any] | None:
-    """One action, as `store.read` gives it."""
-    with rt.database.transaction() as session:
-        return store.read(session, action_id)
 
 
 def answer(action: dict[str, Any]) -> JSONResponse:
@@ -110,11 +80,13 @@ def answer(action: dict[str, Any]) -> JSONResponse:
     if action["state"] == "delivered":
         outcome = action["outcome"]
         return ok({"id": outcome["id"], "success": True, "errors": [], "action_id": action_id})
-    if action["state"] == "rejected":
-        details = {"action_id": action_id, "fields": error["fields"]}
-        raise Refusal(422, error["code"], error["message"], details)
+    if action["state"] in ("rejected", "conflict"):
+        details = {"action_id": action_id, "fields": error.get("fields") or []}
+        status = 422 if action["state"] == "rejected" else 409
+        code = error["code"] if action["state"] == "rejected" else "CONFLICT"
+        raise Refusal(status, code, error["message"], details)
     if action["state"] == "cancelled":
-        raise Refusal(409, "CANCELLED", "The action was cancelled.", {"action_id": action_id})
+        raise Refusal.of("CANCELLED", "The action was cancelled.", {"action_id": action_id})
     held = action["state"] == "held"
     data = {
         "id": action["record_id"],

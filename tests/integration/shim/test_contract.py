@@ -68,7 +68,7 @@ REFUSALS: list[tuple[str, str, Any, int, str, str | None]] = [
     ("POST", "/api/salesforce/contacts", CONTACT | {"user_id": "u-2"}, 403, "FORBIDDEN", None),
     ("GET", "/api/salesforce/contacts?user_id=u-2", None, 403, "FORBIDDEN", None),
     ("GET", f"/api/salesforce/contacts?user_id={USER}&limit=0", None, 400, "VALIDATION_ERROR", None),
-    ("GET", f"/api/salesforce/contacts?user_id={USER}&cursor=x", None, 400, "VALIDATION_ERROR", None),
+    ("GET", f"/api/salesforce/contacts?user_id={USER}&cursor=x", None, 400, "INVALID_CURSOR", None),
     ("GET", f"/api/salesforce/accounts?user_id={USER}", None, 503, "MIRROR_NOT_READY", None),
     ("GET", f"/api/salesforce/contacts/003000000000009AAA?user_id={USER}", None, 404, "NOT_FOUND", None),
     ("GET", f"/api/salesforce/contacts/nonsense?user_id={USER}", None, 400, "VALIDATION_ERROR", None),
@@ -297,10 +297,10 @@ def test_a_held_action_is_sent_again_on_request(
 def test_our_own_faults_are_answered_without_their_text(
     client: TestClient, connected: int, execute: Callable[..., list[Any]], path: str, code: str
 ) -> None:
-    execute("DROP TABLE salesforce.contact; DROP TABLE salesforce.opportunity; DROP TABLE sfsync.actions CASCADE")
+    execute("DROP TABLE sfsync.mirrors CASCADE; DROP TABLE sfsync.actions CASCADE")
     answer = client.get(path)
     assert (answer.status_code, body_of(answer)["error"]["code"]) == (500, code)
-    assert "salesforce.contact" not in answer.text
+    assert "sfsync.mirrors" not in answer.text
     assert "psycopg" not in answer.text
 
 
