@@ -13,12 +13,11 @@ from starlette.responses import Response
 
 from local_org import bulk1_forms as forms
 from local_org import bulk_ingest, bulk_query, bulk_rows
-from local_org.bulk_jobs import Control, Job
+from local_org.bulk_jobs import Control, Job, open_job
 from local_org.bulk_results import FileSlices
 from local_org.bulk_upload import UPLOAD, Upload, write_rows
 from local_org.context import Context
 from local_org.errors import ApiError
-from local_org.ids import to_18
 from local_org.query import translated
 from local_org.records import Rendering
 from local_org.schema import quoted
@@ -89,7 +88,7 @@ def _handle(ctx: Context, parts: dict[str, str | None], as_json: bool) -> Answer
 
 def _find(ctx: Context, kind: Any, job_id: str) -> Job:
     try:
-        return ctx.org.jobs.find(kind, to_18(job_id) or job_id)
+        return ctx.org.jobs.find(kind, job_id)
     except ApiError:
         name = "batch" if kind == "batch" else "job"
         raise _invalid(f"Invalid{name.capitalize()}", f"Unable to find {name} with id: {job_id}") from None
@@ -111,22 +110,16 @@ def _create(ctx: Context) -> Job:
     content = str(body.get("contentType", "XML"))
     if content not in ("CSV", "JSON"):
         raise _invalid("InvalidJob", f"The content type {content} is not supported by this org")
-    return ctx.org.jobs.create(
-        lambda job_id, now_ms: Job(
-            id=job_id,
-            kind="classic",
-            user=ctx.user,
-            state="Open",
-            created_ms=now_ms,
-            changed_ms=now_ms,
-            version=ctx.version,
-            operation=operation,
-            object=item.name,
-            external_id_field=body.get("externalIdFieldName"),
-            assignment_rule=body.get("assignmentRuleId"),
-            content=content,
-            chunk_rows=_chunk_rows(ctx),
-        )
+    return open_job(
+        ctx,
+        "classic",
+        "Open",
+        operation,
+        item.name,
+        external_id_field=body.get("externalIdFieldName"),
+        assignment_rule=body.get("assignmentRuleId"),
+        content=content,
+        chunk_rows=_chunk_rows(ctx),
     )
 
 

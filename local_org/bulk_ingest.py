@@ -6,15 +6,21 @@ import json
 import shutil
 from collections.abc import Iterator
 from email.message import EmailMessage
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from local_org.bulk_jobs import (
     DELIMITERS,
     FINAL,
     LINE_ENDINGS,
+    MAX_BATCHES_A_DAY,
     Job,
+    JobFailedError,
+    batches_since,
     chosen,
     invalid_state,
+    open_job,
     same_version,
 )
 from local_org.bulk_query import abort, job_page
@@ -27,8 +33,6 @@ from local_org.errors import ApiError, unreadable_json
 OPERATIONS = ("insert", "update", "upsert", "delete", "hardDelete")
 MAX_UPLOAD_BYTES = 150_000_000
 MAX_INLINE_CHARACTERS = 100_000
-BATCH_ROWS = 10_000
-MAX_BATCHES_A_DAY = 15_000
 _DAY_MS = 86_400_000
 
 
@@ -58,22 +62,16 @@ def _create(ctx: Context, body: dict[str, Any]) -> Job:
     item = _object(ctx, str(body.get("object") or ""))
     key = _key(item, operation, body.get("externalIdFieldName"))
     _check_quota(ctx)
-    return ctx.org.jobs.create(
-        lambda job_id, now_ms: Job(
-            id=job_id,
-            kind="ingest",
-            user=ctx.user,
-            state="Open",
-            created_ms=now_ms,
-            changed_ms=now_ms,
-            version=ctx.version,
-            operation=operation,
-            object=item.name,
-            external_id_field=key,
-            assignment_rule=body.get("assignmentRuleId"),
-            delimiter=delimiter,
-            line_ending=line_ending,
-        )
+    return open_job(
+        ctx,
+        "ingest",
+        "Open",
+        operation,
+        item.name,
+        external_id_field=key,
+        assignment_rule=body.get("assignmentRuleId"),
+        delimiter=delimiter,
+        line_ending=line_ending,
     )
 
 
@@ -101,9 +99,7 @@ def _key(item: ObjectType, operation: str, name: Any) -> str | None:
 
 def _check_quota(ctx: Context) -> None:
     """Batches of 10,000 rows in 24 hours. Source: "Limits", shared with Bulk API 1.0."""
-    since = ctx.store.clock.now_ms() - _DAY_MS
-    jobs = [job for job in ctx.org.jobs.all("ingest") if job.created_ms >= since]
-    if sum(-(-job.processed // BATCH_ROWS) for job in jobs) >= MAX_BATCHES_A_DAY:
+    if batches_since(ctx.org.jobs, ctx.store.clock.now_ms() - _DAY_MS) >= MAX_BATCHES_A_DAY:
         raise ApiError(400, "LIMIT_EXCEEDED", "ExceededQuota : ApiBatchItems Limit exceeded.")
 
 
@@ -178,10 +174,10 @@ def upload(ctx: Context, job_id: str) -> Answer:
 def change(ctx: Context, job_id: str) -> dict[str, Any]:
     """PATCH jobs/ingest/{id}: {"state": "UploadComplete"} or {"state": "Aborted"}."""
     job = _job(ctx, job_id)
-    state = ctx.json_object().get("state")
-    if state == "Aborted":
+    state = str(ctx.json_object().get("state"))
+    if state.lower() == "aborted":
         return abort(ctx, job).basics()
-    if state != "UploadComplete":
+    if state.lower() != "uploadcomplete":
         raise invalid_state(f"Job cannot be changed to state {state}")
     return _close(ctx, job).basics()
 
@@ -229,10 +225,22 @@ def _results(ctx: Context, job_id: str, which: str, extra: list[str]) -> FileSli
     source = upload_path(ctx, job)
     path = source.path.with_name(f"{which}.csv")
     if not path.exists():
-        header = source.header() if source.path.exists() else []
-        write_rows(path, source, ([*extra, *header], *_result_lines(ctx, job, source, which)))
+        _write_results(ctx, job, source, path, extra)
     gzip = "gzip" in ctx.headers.get("accept-encoding", "")
     return FileSlices(path, [(0, path.stat().st_size)], {}, gzip=gzip)
+
+
+def _write_results(ctx: Context, job: Job, source: Upload, path: Path, extra: list[str]) -> None:
+    """One result file. Of data that is no CSV nothing was tried: it is unprocessed as it came."""
+    which = path.stem
+    try:
+        header = source.header() if source.path.exists() else []
+        write_rows(path, source, chain([[*extra, *header]], _result_lines(ctx, job, source, which)))
+    except JobFailedError:
+        if which == "unprocessed":
+            shutil.copyfile(source.path, path)
+        else:
+            write_rows(path, source, [[*extra, *source.raw_header()]])
 
 
 def _result_lines(ctx: Context, job: Job, source: Upload, which: str) -> Iterator[list[str]]:
@@ -241,7 +249,7 @@ def _result_lines(ctx: Context, job: Job, source: Upload, which: str) -> Iterato
         return
     with ctx.store.read() as conn:
         tried = conn.execute("SELECT record, created, error FROM _bulk_rows WHERE job = ? ORDER BY row", (job.id,))
-        for line in source.rows():
+        for line in source.readable_rows():
             record, created, error = tried.fetchone() or (None, None, None)
             if which == "unprocessed":
                 if created is None:

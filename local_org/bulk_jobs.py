@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from local_org.bulk_faults import JOB_KINDS, BulkFaults
 from local_org.errors import ApiError, not_found
+from local_org.ids import to_18
 from local_org.values import datetime_text
 
 if TYPE_CHECKING:
+    from local_org.context import Context
     from local_org.org import Org
 
 KEY_PREFIX = "750"
 LIFETIME_MS = 7 * 86_400_000
+BATCH_ROWS = 10_000
+MAX_BATCHES_A_DAY = 15_000
 FINAL = ("JobComplete", "Failed", "Aborted")
 DELIMITERS = {"BACKQUOTE": "`", "CARET": "^", "COMMA": ",", "PIPE": "|", "SEMICOLON": ";", "TAB": "\t"}
 LINE_ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
@@ -119,6 +123,24 @@ class Job:
         return details
 
 
+def open_job(ctx: "Context", kind: Kind, state: str, operation: str, object_name: str, **more: Any) -> Job:
+    """A new job of the caller, of either API; `more` are further fields of Job."""
+    return ctx.org.jobs.create(
+        lambda job_id, now_ms: Job(
+            id=job_id,
+            kind=kind,
+            user=ctx.user,
+            state=state,
+            created_ms=now_ms,
+            changed_ms=now_ms,
+            version=ctx.version,
+            operation=operation,
+            object=object_name,
+            **more,
+        )
+    )
+
+
 class JobFailedError(Exception):
     """The job ends as Failed, with this text as its error message."""
 
@@ -177,7 +199,8 @@ class Jobs:
         oldest = self._store.clock.now_ms() - LIFETIME_MS
         with self._store.read() as conn:
             row = conn.execute(
-                "SELECT data FROM _bulk_jobs WHERE id = ? AND kind = ? AND created_ms >= ?", (job_id, kind, oldest)
+                "SELECT data FROM _bulk_jobs WHERE id = ? AND kind = ? AND created_ms >= ?",
+                (to_18(job_id) or job_id, kind, oldest),
             ).fetchone()
         if row is None:
             raise not_found()
@@ -230,11 +253,15 @@ class Jobs:
     # -- work
 
     def resume(self) -> None:
-        """Begin again what a stop of the org has cut, and drop the files of jobs that are too old."""
+        """Begin again what a stop of the org has cut."""
         for kind in self._works:
             for job in self.all(kind):
                 if job.state in ("UploadComplete", "InProgress"):
                     self.start(job)
+        self.forget_old()
+
+    def forget_old(self) -> None:
+        """Drop jobs that are older than seven days, with their files."""
         oldest = self._store.clock.now_ms() - LIFETIME_MS
         with self._store.read() as conn:
             rows = conn.execute("SELECT id FROM _bulk_jobs WHERE created_ms < ?", (oldest,)).fetchall()
@@ -313,6 +340,12 @@ class Jobs:
             stop.set()
         for thread, _ in running:
             thread.join(timeout=10)
+
+
+def batches_since(jobs: Jobs, since_ms: int) -> int:
+    """Batches of ingest jobs (one for 10,000 rows) and of Bulk API 1.0, which share one allowance."""
+    ingest = [job for job in jobs.all("ingest") if job.created_ms >= since_ms]
+    return sum(-(-job.processed // BATCH_ROWS) for job in ingest) + jobs.count_since("batch", since_ms)
 
 
 def invalid_state(text: str) -> ApiError:

@@ -18,6 +18,7 @@ from local_org.bulk_jobs import (
     Job,
     chosen,
     invalid_state,
+    open_job,
     same_version,
 )
 from local_org.context import Answer, Context
@@ -60,22 +61,8 @@ def create(ctx: Context) -> dict[str, Any]:
     jobs = ctx.org.jobs
     if jobs.count_since("query", ctx.store.clock.now_ms() - _DAY_MS) >= MAX_JOBS_A_DAY:
         raise ApiError(400, "LIMIT_EXCEEDED", f"Exceeded the limit of {MAX_JOBS_A_DAY} query jobs in 24 hours.")
-    job = jobs.create(
-        lambda job_id, now_ms: Job(
-            id=job_id,
-            kind="query",
-            user=ctx.user,
-            state="UploadComplete",
-            created_ms=now_ms,
-            changed_ms=now_ms,
-            version=ctx.version,
-            operation=operation,
-            object=plan.item.name,
-            query=soql,
-            delimiter=delimiter,
-            line_ending=line_ending,
-        )
-    )
+    more = {"query": soql, "delimiter": delimiter, "line_ending": line_ending}
+    job = open_job(ctx, "query", "UploadComplete", operation, plan.item.name, **more)
     jobs.start(job)
     return job.basics()
 
@@ -128,7 +115,7 @@ def _job(ctx: Context, job_id: str) -> Job:
 def change(ctx: Context, job_id: str) -> dict[str, Any]:
     """PATCH jobs/query/{id}: {"state": "Aborted"}."""
     job = _job(ctx, job_id)
-    if ctx.json_object().get("state") != "Aborted":
+    if str(ctx.json_object().get("state")).lower() != "aborted":
         raise invalid_state("The state of a query job can only be changed to Aborted")
     return abort(ctx, job).basics()
 

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ from local_org.bulk_upload import UPLOAD, Upload
 from local_org.catalogue import ObjectType
 from local_org.collections import as_row_error
 from local_org.dml import Change
-from local_org.errors import ApiError, not_found
+from local_org.errors import ApiError, WrongKindError, not_found
 from local_org.ids import to_18
+from local_org.locks import LockedError
 from local_org.schema import quoted
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def process(org: "Org", job: Job, control: Control) -> Job:
     rows = _input(org, job, item)
     for chunk in _chunks(islice(rows, job.processed, None)):
         control.check()
-        job = _carry_out(org, job, item, chunk)
+        job = _carry_out(org, job, item, chunk, control)
     return replace(job, milliseconds=job.milliseconds + int((time.monotonic() - started) * 1000))
 
 
@@ -131,26 +133,29 @@ def _values(columns: list[InputColumn], line: list[str]) -> Values:
 # -- rows
 
 
-def _carry_out(org: "Org", job: Job, item: ObjectType, rows: list[Values]) -> Job:
-    with org.store.write() as conn:
-        change = Change(
-            org.store,
-            conn,
-            job.user,
-            org.store.clock.now_ms(),
-            org.access.catalogue(job.user),
-            cascade_stamps=org.settings.cascade_stamps,
-        )
-        chunk = _Chunk(change, job, item, org.access.row_filter(job.user, item.name, "t"))
-        outcomes = [chunk.outcome(row) for row in rows]
-        conn.executemany(
-            "INSERT INTO _bulk_rows VALUES (?, ?, ?, ?, ?)",
-            [(job.id, job.processed + n, o.record, o.created, o.error) for n, o in enumerate(outcomes)],
-        )
-        failed = sum(outcome.error is not None for outcome in outcomes)
-        job = replace(job, processed=job.processed + len(rows), failed=job.failed + failed)
-        org.jobs.keep_progress(conn, job)
-    return job
+def _carry_out(org: "Org", job: Job, item: ObjectType, rows: list[Values], control: Control) -> Job:
+    """One chunk in one transaction; where another writer holds a row, the chunk waits and is tried again."""
+    deadline = time.monotonic() + org.settings.lock_wait_ms / 1000
+    while True:
+        try:
+            with org.writing(job.user, patient=time.monotonic() < deadline) as change:
+                chunk = _Chunk(change, job, item, org.access.row_filter(job.user, item.name, "t"))
+                outcomes = [chunk.outcome(row) for row in rows]
+                failed = sum(outcome.error is not None for outcome in outcomes)
+                done = replace(job, processed=job.processed + len(rows), failed=job.failed + failed)
+                change.at_end.append(partial(_keep, org, change, job, done, outcomes))
+            return done
+        except LockedError:
+            control.check()
+            org.locks.wait(deadline)
+
+
+def _keep(org: "Org", change: Change, job: Job, done: Job, outcomes: list[Outcome]) -> None:
+    change.conn.executemany(
+        "INSERT INTO _bulk_rows VALUES (?, ?, ?, ?, ?)",
+        [(job.id, job.processed + n, o.record, o.created, o.error) for n, o in enumerate(outcomes)],
+    )
+    org.jobs.keep_progress(change.conn, done)
 
 
 Operation = Callable[[Change, Job, ObjectType, Values], Outcome]
@@ -172,7 +177,10 @@ class _Chunk:
         try:
             with dml.savepoint(self.change):
                 self._check_id(row, record)
+                self._check_key(row)
                 return _OPERATIONS[self.job.operation](self.change, self.job, self.item, row)
+        except WrongKindError as error:
+            return Outcome(record, 0, json.dumps(error.in_row().row_error()))
         except ApiError as error:
             return Outcome(record, 0, json.dumps(as_row_error(error).row_error()))
 
@@ -186,6 +194,16 @@ class _Chunk:
             sql = f'SELECT 1 FROM {quoted(self.item.name)} AS t WHERE t."Id" = ? AND {self.hidden}'
             if self.change.conn.execute(sql, (to_18(row["Id"]),)).fetchone() is None:
                 raise not_found()
+
+    def _check_key(self, row: Values) -> None:
+        """No key of an upsert twice in one chunk."""
+        key = self.job.external_id_field if self.job.operation == "upsert" else None
+        value = row.get(key) if key else None
+        if value is None:
+            return
+        if f"{key}={value}".lower() in self.seen:
+            raise ApiError(400, "DUPLICATE_VALUE", f"Duplicate external id specified: {value}", [str(key)])
+        self.seen.add(f"{key}={value}".lower())
 
 
 def _insert(change: Change, _job: Job, item: ObjectType, row: Values) -> Outcome:

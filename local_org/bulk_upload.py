@@ -4,6 +4,8 @@ Source: Bulk API 2.0 and Bulk API Developer Guide, "Prepare CSV Files", "Valid C
 """
 
 import csv
+import mmap
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ class Upload:
     def header(self) -> list[str]:
         """The column names. Raises JobFailedError for a header that no job takes."""
         self._check_line_ending()
+        self._check_quotes()
         header = next(self._lines(), [])
         if len(header) > MAX_FIELDS or sum(map(len, header)) > MAX_HEADER_CHARACTERS:
             raise JobFailedError("InvalidBatch : The header is too long")
@@ -43,6 +46,32 @@ class Upload:
         if doubled is not None:
             raise JobFailedError(f"InvalidBatch : Duplicate field name found : {doubled}")
         return header
+
+    def raw_header(self) -> list[str]:
+        """The column names, whatever is wrong with them."""
+        with self.path.open("rb") as file:
+            first = file.readline(MAX_HEADER_CHARACTERS * 4).decode("utf-8-sig", "replace")
+        return next(csv.reader([first.rstrip("\r\n")], delimiter=self.delimiter), [])
+
+    def readable_rows(self) -> Iterator[list[str]]:
+        """The data rows up to the first that is not CSV."""
+        try:
+            yield from self.rows()
+        except JobFailedError:
+            return
+
+    def _check_quotes(self) -> None:
+        """A quote begins a value or is doubled inside a quoted one: nothing, not even a space, comes before it."""
+        if not self.path.stat().st_size:
+            return
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data.find(b'"') < 0:
+                return
+            before = b"[" + re.escape(self.delimiter.encode()) + rb"\r\n]"
+            quoted = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|(?<=" + before + rb'))"(?:[^"]|"")*"')
+            if b'"' in quoted.sub(b"", data):
+                text = "Failed to parse CSV. Found unescaped quote. A value with quote should be within a quote"
+                raise JobFailedError(f"InvalidBatch : {text}")
 
     def _check_line_ending(self) -> None:
         with self.path.open("rb") as file:

@@ -9,7 +9,7 @@ from typing import Any
 
 from local_org import deletion, dml
 from local_org.catalogue import ObjectType
-from local_org.context import Context
+from local_org.context import Answer, Context
 from local_org.dml import Change
 from local_org.errors import ApiError, unknown_type
 from local_org.ids import to_18
@@ -37,17 +37,21 @@ class _RollbackError(Exception):
         self.outcomes = outcomes
 
 
-def _carry_out(ctx: Context, works: Sequence[Work], *, all_or_none: bool) -> list[Outcome]:
-    """Each piece of work in a savepoint of one transaction; with all_or_none, a failure undoes them all."""
+def _carry_out(ctx: Context, works: Sequence[Work], *, all_or_none: bool) -> list[Outcome] | Answer:
+    """Each piece of work in a savepoint of one transaction; with all_or_none, a failure undoes them all.
+
+    Inside a Composite request that is all or none, this holds here too, and the failure is that of the subrequest.
+    """
     try:
         with ctx.writing() as change:
             outcomes = [_outcome(change, work) for work in works]
-            if all_or_none and not all(outcome["success"] for outcome in outcomes):
+            if (all_or_none or ctx.all_or_none) and not all(outcome["success"] for outcome in outcomes):
                 raise _RollbackError(outcomes)
             return outcomes
     except _RollbackError as rollback:
         undone = failure(_ROLLED_BACK, None)
-        return [undone if outcome["success"] else outcome for outcome in rollback.outcomes]
+        outcomes = [undone if outcome["success"] else outcome for outcome in rollback.outcomes]
+        return Answer(400, outcomes) if ctx.all_or_none else outcomes
 
 
 def _outcome(change: Change, work: Work) -> Outcome:
@@ -111,7 +115,7 @@ def _known(item: ObjectType | ApiError) -> ObjectType:
 # -- calls
 
 
-def create(ctx: Context) -> list[Outcome]:
+def create(ctx: Context) -> list[Outcome] | Answer:
     """POST composite/sobjects."""
     records, all_or_none = _records(ctx)
 
@@ -123,7 +127,7 @@ def create(ctx: Context) -> list[Outcome]:
     return _carry_out(ctx, works, all_or_none=all_or_none)
 
 
-def update(ctx: Context) -> list[Outcome]:
+def update(ctx: Context) -> list[Outcome] | Answer:
     """PATCH composite/sobjects."""
     records, all_or_none = _records(ctx)
     seen: set[str] = set()
@@ -176,7 +180,7 @@ def as_row_error(error: ApiError) -> ApiError:
     return error
 
 
-def upsert(ctx: Context, object_name: str, key_name: str) -> list[Outcome]:
+def upsert(ctx: Context, object_name: str, key_name: str) -> list[Outcome] | Answer:
     """PATCH composite/sobjects/{object}/{field}."""
     item = ctx.object(object_name)
     key = item.fields["id"] if key_name.lower() == "id" else key_field(item, key_name)
@@ -205,9 +209,11 @@ def _upsert_one(
     return success(record_id, created)
 
 
-def delete(ctx: Context) -> list[Outcome]:
+def delete(ctx: Context) -> list[Outcome] | Answer:
     """DELETE composite/sobjects?ids=a,b&allOrNone=false."""
     ids = [record_id for record_id in ctx.query.get("ids", "").split(",") if record_id]
+    if not ids:
+        raise ApiError(400, "MISSING_ARGUMENT", "The ids parameter is required")
     check_size(len(ids))
 
     def work(record_id: str) -> Work:

@@ -58,7 +58,7 @@ class _InTransaction:
 
 def _within(ctx: Context, change: Any) -> Context:
     store = cast("Store", _InTransaction(ctx.store, change.conn))
-    return replace(ctx, store=store, change=change)
+    return replace(ctx, store=store, change=change, all_or_none=True)
 
 
 # -- one call inside another

@@ -39,6 +39,13 @@ def _nowhere(_ctx: "Context", _path: str) -> Reply:
     raise not_found()
 
 
+def _json_fault(error: json.JSONDecodeError) -> str:
+    """What the platform's parser says where ours stopped."""
+    char = error.doc[error.pos : error.pos + 1]
+    what = f"Unexpected character ('{char}' (code {ord(char)}))" if char else "Unexpected end-of-input"
+    return f"{what} at [line:{error.lineno}, column:{error.colno}]"
+
+
 @dataclass(slots=True)
 class Context:
     """One authenticated call, from the wire or from inside a Composite request (then without `request`).
@@ -46,7 +53,8 @@ class Context:
     `version` is the path's, such as "68.0"; `headers` have lower-case names; `query` has the last value of
     each parameter; `host_url` is the org's address as the caller reached it; `upload` is the file that holds
     the body of calls that send data; `change` is set inside a transaction of several calls; `dispatch` answers a call
-    that this one contains; `lock_deadline` (monotonic seconds) ends the waiting for locked rows.
+    that this one contains; `lock_deadline` (monotonic seconds) ends the waiting for locked rows; `all_or_none`: it is part
+    of a Composite request that fails as a whole.
     """
 
     org: "Org"
@@ -65,6 +73,7 @@ class Context:
     upload: Path | None = None
     change: Change | None = None
     lock_deadline: float = 0.0
+    all_or_none: bool = False
     dispatch: "Callable[[Context, str], Reply]" = field(default=_nowhere)
 
     @contextmanager
@@ -74,32 +83,10 @@ class Context:
             with savepoint(self.change):
                 yield self.change
             return
-        with self.store.write() as conn:
-            change = self.org.change(
-                conn,
-                self.user,
-                allow_duplicates="allowsave=true" in self.header("sforce-duplicate-rule-header"),
-                owner=self.org.locks.owner(),
-                patient=time.monotonic() < self.lock_deadline,
-            )
-            try:
-                yield from self._perhaps_late(change)
-            except BaseException:
-                self.org.locks.free(change.owner)
-                raise
-        time.sleep(self.org.settings.write_ms / 1000)
-        self.org.locks.free(change.owner)
-
-    def _perhaps_late(self, change: Change) -> Iterator[Change]:
-        """Let the caller write; where a late commit is asked for, hold back what was written."""
-        late = self.org.late
-        if late.times <= 0:
+        allow = "allowsave=true" in self.header("sforce-duplicate-rule-header")
+        patient = time.monotonic() < self.lock_deadline
+        with self.org.writing(self.user, allow_duplicates=allow, patient=patient) as change:
             yield change
-            return
-        late.times -= 1
-        change.conn.execute("SAVEPOINT late")
-        yield change
-        self.store.hold_back(change.conn, change.touched, change.now_ms, change.now_ms + int(late.seconds * 1000))
 
     def header(self, name: str) -> str:
         """A header's value in lower case without blanks, "" if it is absent."""
@@ -109,9 +96,10 @@ class Context:
         """The body. Raises ApiError JSON_PARSER_ERROR."""
         try:
             return json.loads(self.body)
-        except ValueError as error:
-            detail = "Unexpected end-of-input" if not self.body.strip() else f"Unexpected character: {error}"
-            raise unreadable_json(f"{detail} at [line:1, column:1]") from None
+        except json.JSONDecodeError as error:
+            raise unreadable_json(_json_fault(error)) from None
+        except ValueError:
+            raise unreadable_json("Invalid UTF-8 at [line:1, column:1]") from None
 
     def json_object(self) -> dict[str, Any]:
         value = self.json()

@@ -27,7 +27,9 @@ PREFIXES = (PREFIX, ASYNC_PREFIX)
 MAX_URI_BYTES = 16_384
 
 _ROUTER = data_router()
+_HEADERS_OF = {401: {"WWW-Authenticate": "Token"}}
 _LOG = logging.getLogger("local_org")
+_BODIES = ("application/json", "multipart/", "text/csv")
 _NO_SESSION_NEEDED = frozenset({"", "/"})
 
 
@@ -50,8 +52,6 @@ def answer(org: "Org", call: Call) -> tuple[Reply, str | None]:
     if call.path.startswith(ASYNC_PREFIX):
         return _bulk1(org, call)
     try:
-        if len(call.path) + len(call.query_string) + 1 > MAX_URI_BYTES:
-            raise ApiError(414, "URI_TOO_LONG", "The length of the URI exceeds the 16,384 byte limit.")
         version, rest = _split(call.path)
         if version is None:
             return Answer(200, metadata.versions()), None
@@ -60,11 +60,25 @@ def answer(org: "Org", call: Call) -> tuple[Reply, str | None]:
             return _resources(org, call, version), None
         session = authenticated(org, call.headers)
         headers = _count(org, rest)
+        _check_media_type(call)
         reply = dispatch(_context(org, call, version, session), rest)
         _add_headers(reply, headers)
         return reply, session.user_id
     except Exception as error:
         return error_answer(org, error), session.user_id if session else None
+
+
+def uri_bytes(path: bytes, query_string: bytes) -> int:
+    """The length of a URI without its host."""
+    return len(path) + len(query_string) + bool(query_string)
+
+
+def _check_media_type(call: Call) -> None:
+    """Bodies are JSON; uploads and multipart say what they are themselves. Raises ApiError 415."""
+    kind = call.headers.get("content-type", "").lower()
+    if call.body and kind and call.upload is None and not kind.startswith(_BODIES):
+        text = f"Content-Type '{kind}' is not supported. This resource takes application/json."
+        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", text)
 
 
 def _bulk1(org: "Org", call: Call) -> tuple[Reply, str | None]:
@@ -167,7 +181,7 @@ def _add_headers(reply: Reply, headers: Mapping[str, str]) -> None:
 def error_answer(org: "Org", error: Exception) -> Answer:
     """An exception as the vendor shows it; one that nobody expected is logged and gets an error id."""
     if isinstance(error, ApiError):
-        return Answer(error.status, error.body(), {"WWW-Authenticate": "Token"} if error.status == 401 else {})
+        return Answer(error.status, error.body(), {**_HEADERS_OF.get(error.status, {}), **error.headers})
     _LOG.exception("a call failed", exc_info=error)
     text = (
         "An unexpected error occurred. Please include this ErrorId if you contact support: "

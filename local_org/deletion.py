@@ -13,6 +13,8 @@ from local_org.errors import ApiError, not_found
 from local_org.schema import quoted
 
 MAX_DEPTH = 32
+BIN_MS = 15 * 86_400_000
+MAX_EMPTIED = 2_000
 
 
 def delete(change: Change, item: ObjectType, record_id: str) -> None:
@@ -177,6 +179,26 @@ def _move_children(change: Change, relation: ChildRelationship, old: str, new: s
         dml.set_columns(change.conn, child, row["Id"], values)
         change.journal(child.name, row["Id"], "update", values)
         rollups.follow(change, child, row, {**row, **values})
+
+
+def empty_bin(change: Change, bin_since_ms: int) -> int:
+    """Remove for good what was deleted more than 15 days ago, at most MAX_EMPTIED rows; how many there were.
+
+    What was imported as deleted is in the bin since the import, `bin_since_ms`.
+    """
+    oldest = change.now_ms - BIN_MS
+    if bin_since_ms > oldest:
+        return 0
+    sql = "SELECT object, id, root FROM _deletions WHERE at_ms <= ? LIMIT ?"
+    rows = change.conn.execute(sql, (oldest, MAX_EMPTIED)).fetchall()
+    for name, record_id, root in rows:
+        item = change.store.catalogue.object(name)
+        row = None if item is None else dml.load(change.conn, item, record_id)
+        if item is not None and row is not None and row.get("IsDeleted"):
+            _remove(change, item, record_id)
+        change.conn.execute("DELETE FROM _deletions WHERE object = ? AND id = ?", (name, record_id))
+        change.conn.execute("DELETE FROM _cleared WHERE root = ?", (root,))
+    return len(rows)
 
 
 def purge(change: Change, item: ObjectType, record_id: str) -> None:

@@ -25,7 +25,8 @@ BOOKKEEPING = frozenset({"CreatedDate", "CreatedById", "LastModifiedDate", "Last
 class Change:
     """One transaction's frame: who changes, when (whole seconds), and what the user may see.
 
-    `patient` is true while a locked row is worth waiting for: then the whole transaction is tried again.
+    `patient` is true while a locked row is worth waiting for: then the whole transaction is tried again. `at_end` is
+    done last in the transaction, also where what it wrote becomes visible later.
     """
 
     store: Store
@@ -40,6 +41,7 @@ class Change:
     owner: int = 0
     patient: bool = False
     touched: list[tuple[str, str]] = field(default_factory=list)
+    at_end: list[Callable[[], object]] = field(default_factory=list)
 
     def lock(self, record_ids: Iterable[str]) -> None:
         """Hold rows to the end of the transaction. Raises LockedError if waiting may help, else ApiError."""

@@ -15,6 +15,7 @@ class ApiError(Exception):
         fields: Sequence[str] | None = None,
         *,
         extra: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
@@ -22,6 +23,7 @@ class ApiError(Exception):
         self.message = message
         self.fields = None if fields is None else list(fields)
         self.extra = extra or {}
+        self.headers = headers or {}
 
     def body(self) -> list[dict[str, Any]]:
         """The JSON array of a plain REST answer; `fields` only where the error has them."""
@@ -38,6 +40,22 @@ class ApiError(Exception):
             "message": self.message,
             "fields": self.fields or [],
         }
+
+
+class WrongKindError(ApiError):
+    """A value of the wrong kind for its field: REST says what it could not read, Bulk what the field wants."""
+
+    def __init__(self, kind: str, token: str, value: Any, label: str, field: str) -> None:
+        text = f"Cannot deserialize instance of {kind} from {token} value {value} or request may be missing a "
+        super().__init__(400, "JSON_PARSER_ERROR", text + "required field at [line:1, column:1]")
+        self.value = value
+        self.label = label
+        self.field = field
+
+    def in_row(self) -> ApiError:
+        """The error of a row of a Bulk job."""
+        text = f"{self.label}: value not of required type: {self.value}"
+        return ApiError(400, "INVALID_TYPE_ON_FIELD_IN_RECORD", text, [self.field])
 
 
 class OAuthError(Exception):
@@ -66,8 +84,9 @@ def session_expired() -> ApiError:
 
 
 def wrong_method(method: str, allowed: Sequence[str]) -> ApiError:
-    text = f"HTTP Method '{method}' not allowed. Allowed are {','.join(sorted(allowed))}"
-    return ApiError(405, "METHOD_NOT_ALLOWED", text)
+    named = ",".join(sorted(allowed, key="HEAD GET POST PUT PATCH DELETE".index))
+    text = f"HTTP Method '{method}' not allowed. Allowed are {named}"
+    return ApiError(405, "METHOD_NOT_ALLOWED", text, headers={"Allow": named})
 
 
 def unknown_type(name: str) -> ApiError:

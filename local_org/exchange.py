@@ -37,6 +37,7 @@ def import_folder(org: Org, folder: Path, progress: Progress = lambda _name, _do
     if not files:
         raise ExchangeError(f"there is no CSV file in {folder}")
     counts = {file.stem: _import_file(org, file, progress) for file in files}
+    org.store.keep_setting("bin_since_ms", org.store.clock.now_ms())
     if "User" in counts:
         _first_user_is_admin(org)
     return counts

@@ -62,6 +62,14 @@ def client_of(org: "Org", form: Form, *, secret: bool = True) -> Client:
     return client
 
 
+def _given(form: Form, name: str) -> str:
+    """A parameter that must be there. Raises OAuthError."""
+    value = form.get(name)
+    if not value:
+        raise OAuthError("invalid_request", f"missing required parameter: {name}")
+    return value
+
+
 def scope_without(client: Client, dropped: frozenset[str] = frozenset()) -> str:
     """The app's scopes as one text, without some of them."""
     return " ".join(s for s in client.scopes or DEFAULT_SCOPES if s not in dropped)
@@ -72,7 +80,7 @@ def scope_without(client: Client, dropped: frozenset[str] = frozenset()) -> str:
 
 def _authorization_code(org: "Org", form: Form, host_url: str) -> Token:
     client = client_of(org, form)
-    code = org.tokens.code(form.get("code", ""))
+    code = org.tokens.code(_given(form, "code"))
     if code is None or code.client_id != client.id:
         raise OAuthError("invalid_grant", "invalid authorization code")
     if code.expires_ms <= org.store.clock.exact_ms():
@@ -109,7 +117,7 @@ def _id_token(org: "Org", client: Client, code: Code, answer: Token) -> str:
 
 def _refresh(org: "Org", form: Form, host_url: str) -> Token:
     client = client_of(org, form)
-    refresh_token = form.get("refresh_token", "")
+    refresh_token = _given(form, "refresh_token")
     alone = org.tokens.begin_refresh(refresh_token)
     if not alone and org.settings.concurrent_refresh_error:
         raise OAuthError("invalid_grant", "token request is already being processed")

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from local_org.tokens import Session
 
 SCOPES = ("api", "web", "full", "refresh_token", "offline_access", "openid", "id", "profile", "email", "address",
-          "phone", "chatter_api", "visualforce", "lightning", "content", "custom_permissions")  # fmt: skip
+          "phone", "chatter_api", "visualforce", "lightning", "content", "custom_permissions", "pardot_api",
+          "wave_api", "eclair_api", "sfap_api", "mcp_api", "chatbot_api", "cdp_query_api", "cdp_profile_api",
+          "cdp_ingest_api", "einstein_gpt_api", "forgot_password", "user_registration_api",
+          "pwdless_login_api")  # fmt: skip
 
 _REST = {"rest": "", "sobjects": "sobjects/", "search": "search/", "query": "query/", "recent": "recent/",
          "tooling_rest": "tooling/", "feeds": "chatter/feeds", "groups": "chatter/groups",

@@ -4,6 +4,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 
 from local_org import describe
+from local_org.bulk_jobs import MAX_BATCHES_A_DAY
 from local_org.catalogue import ObjectType
 from local_org.context import Answer, Context
 from local_org.errors import ApiError
@@ -38,14 +39,19 @@ def resources(base: str, identity: str) -> dict[str, str]:
     return {name: f"{base}/{name}" for name in _RESOURCES} | {"identity": identity}
 
 
-def unmodified(ctx: Context, modified_ms: int) -> bool:
-    """Whether the caller's copy (If-Modified-Since, in whole seconds) is still right."""
+def unmodified(ctx: Context, modified_ms: int, *, strict: bool = False) -> bool:
+    """Whether the caller's copy (If-Modified-Since, in whole seconds) is still right.
+
+    An unreadable date counts as none, or (`strict`, for writes) raises ApiError INVALID_HEADER.
+    """
     since = ctx.headers.get("if-modified-since")
     if since is None:
         return False
     try:
         return modified_ms // 1000 <= int(parsedate_to_datetime(since).timestamp())
     except ValueError:
+        if strict:
+            raise ApiError(400, "INVALID_HEADER", f"Invalid value for If-Modified-Since: {since}") from None
         return False
 
 
@@ -109,7 +115,6 @@ def limits(ctx: Context) -> dict[str, Any]:
         "ConcurrentAsyncGetReportInstances": 200,
         "ConcurrentSyncReportRuns": 20,
         "DailyAsyncApexExecutions": 250_000,
-        "DailyBulkApiBatches": 15_000,
         "DailyBulkV2QueryFileStorageMB": 976_562,
         "DailyDurableStreamingApiEvents": 10_000,
         "DailyGenericStreamingApiEvents": 10_000,
@@ -127,6 +132,8 @@ def limits(ctx: Context) -> dict[str, Any]:
     }
     answer = {name: {"Max": size, "Remaining": size} for name, size in fixed.items()}
     answer["DailyApiRequests"] = {"Max": allowed, "Remaining": left}
+    batches = MAX_BATCHES_A_DAY - ctx.org.batches_today()
+    answer["DailyBulkApiBatches"] = {"Max": MAX_BATCHES_A_DAY, "Remaining": max(0, batches)}
     answer["DailyBulkV2QueryJobs"] = {"Max": 10_000, "Remaining": 10_000 - ctx.org.jobs_today()}
     return dict(sorted(answer.items()))
 

@@ -202,7 +202,7 @@ def _registered(client: Client, redirect_uri: str) -> bool:
 def _problem(client: Client, form: Form) -> OAuthError | None:
     if form.get("response_type") != "code":
         return OAuthError("unsupported_response_type", "response type not supported")
-    if client.scopes and not set(form.get("scope", "").split()) <= set(client.scopes):
+    if not set(form.get("scope", "").split()) <= set(client.scopes or identity.SCOPES):
         return OAuthError("invalid_scope", "the requested scope is not allowed")
     if form.get("code_challenge_method", "S256") != "S256":
         return OAuthError("invalid_request", "invalid code challenge method")

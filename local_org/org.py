@@ -1,15 +1,19 @@
 """The org: its store and everything that belongs to it, opened from one folder."""
 
 import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from local_org import bulk1, bulk_query, bulk_rows
 from local_org.access import Access
-from local_org.bulk_jobs import Jobs
+from local_org.bulk_jobs import Jobs, batches_since
 from local_org.clock import Clock
 from local_org.custom_rules import CustomRules
+from local_org.deletion import MAX_EMPTIED, empty_bin
 from local_org.dml import Change
 from local_org.faults import Faults
 from local_org.ids import numbered
@@ -23,6 +27,7 @@ from local_org.usage import Usage
 
 ORGANIZATION_ID = "00DLo0000000001MAA"
 DAY_MS = 86_400_000
+UPKEEP_MS = 3_600_000
 DEFAULT_USERNAME = "admin@local-org.example"
 DEFAULT_PASSWORD = "local-org"  # noqa: S105 - documented, for a toy org
 
@@ -92,6 +97,7 @@ class Org:
         self.password = DEFAULT_PASSWORD
         self.jobs = Jobs(self, {"query": bulk_query.render, "ingest": bulk_rows.process, "batch": bulk1.work})
         self.jobs.resume()
+        self._kept_up_ms = 0
 
     @property
     def admin_id(self) -> str:
@@ -116,6 +122,35 @@ class Org:
             **options,
         )
 
+    @contextmanager
+    def writing(self, user_id: str, *, allow_duplicates: bool = False, patient: bool = False) -> Iterator[Change]:
+        """A transaction of one caller: the org's rules, row locks and late commits apply; its locks end with it."""
+        with self.store.write() as conn:
+            change = self.change(
+                conn, user_id, allow_duplicates=allow_duplicates, owner=self.locks.owner(), patient=patient
+            )
+            try:
+                yield from self._perhaps_late(change)
+                for step in change.at_end:
+                    step()
+            except BaseException:
+                self.locks.free(change.owner)
+                raise
+        time.sleep(self.settings.write_ms / 1000)
+        self.locks.free(change.owner)
+
+    def _perhaps_late(self, change: Change) -> Iterator[Change]:
+        """Let the caller write; where a late commit is asked for, hold back what was written."""
+        if self.late.times <= 0:
+            yield change
+            return
+        self.late.times -= 1
+        change.conn.execute("SAVEPOINT late")
+        since = self.store.last_journal(change.conn)
+        yield change
+        commit_ms = change.now_ms + int(self.late.seconds * 1000)
+        self.store.hold_back(change.conn, change.touched, change.now_ms, commit_ms, since)
+
     def restore(self, name: str) -> None:
         """Bring back a snapshot with the settings, rules and restrictions of its time; sessions stay."""
         self.store.restore(name)
@@ -123,9 +158,26 @@ class Org:
         self.access = Access(self.store)
         self.rules = CustomRules(self)
 
+    def upkeep(self) -> None:
+        """Once an hour of the org's clock: empty the recycle bin of what is too old, and forget old Bulk jobs."""
+        now = self.store.clock.now_ms()
+        if abs(now - self._kept_up_ms) < UPKEEP_MS:
+            return
+        self._kept_up_ms = now
+        since = int(self.store.setting("bin_since_ms", 0))
+        emptied = MAX_EMPTIED
+        while emptied == MAX_EMPTIED:
+            with self.store.write() as conn:
+                emptied = empty_bin(self.change(conn, self.admin_id), since)
+        self.jobs.forget_old()
+
     def jobs_today(self) -> int:
         """Query jobs of the last 24 hours."""
         return self.jobs.count_since("query", self.store.clock.now_ms() - DAY_MS)
+
+    def batches_today(self) -> int:
+        """Bulk batches of the last 24 hours."""
+        return batches_since(self.jobs, self.store.clock.now_ms() - DAY_MS)
 
     def close(self) -> None:
         self.jobs.close()

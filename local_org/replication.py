@@ -51,7 +51,9 @@ def deleted(ctx: Context, object_name: str) -> dict[str, Any]:
     oldest_open = ctx.store.oldest_open_ms()
     with ctx.store.read() as conn:
         now = ctx.store.clock.now_ms()
-        sql = "SELECT id, at_ms FROM _deletions WHERE object = ? AND at_ms >= ? AND at_ms < ? LIMIT ?"
+        hidden = ctx.row_filter(item.name, "_deletions")
+        sql = "SELECT id, at_ms FROM _deletions WHERE object = ? AND at_ms >= ? AND at_ms < ?"
+        sql += f"{' AND ' + hidden if hidden else ''} LIMIT ?"
         rows = conn.execute(sql, (item.name, start, end, MAX_IDS + 1)).fetchall()
     _check_count(rows)
     return {

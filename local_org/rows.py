@@ -117,9 +117,15 @@ def one(ctx: Context, item: ObjectType, id18: str) -> Answer:
     headers = {"Last-Modified": http_date(found.stamp_ms)} if found.stamp_ms else {}
     if item.name == "Account":
         headers["ETag"] = etag(found)
-    if unmodified(ctx, found.stamp_ms) or ctx.headers.get("if-none-match") in ("*", etag(found)):
+    if unmodified(ctx, found.stamp_ms) or _names(ctx, "if-none-match", found):
         return Answer(304, None, headers)
     return Answer(200, found.record, headers)
+
+
+def _names(ctx: Context, header: str, found: Found) -> bool:
+    """Whether an entity tag header names this state of the row; compressed answers have tags that end in -gzip."""
+    tags = [tag.strip().removeprefix("W/").replace("-gzip", "") for tag in ctx.headers.get(header, "").split(",")]
+    return "*" in tags or etag(found) in tags
 
 
 def etag(found: Found) -> str:
@@ -144,17 +150,25 @@ def _precondition_failed() -> ApiError:
     return ApiError(412, "PRECONDITION_FAILED", text)
 
 
-def _check_preconditions(ctx: Context, item: ObjectType, id18: str) -> None:
-    """If-Match (Account only) and If-Unmodified-Since, before a write."""
-    match = ctx.headers.get("if-match")
-    if match is None and "if-unmodified-since" not in ctx.headers:
-        return
+_CONDITIONS = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
+
+
+def holds_back(ctx: Context, item: ObjectType, id18: str) -> bool:
+    """Whether the conditions of a write say that there is nothing to do (304). Entity tags are for Account only.
+
+    Raises ApiError: 412 where they do not hold, 400 for an unreadable date.
+    """
+    if _CONDITIONS.isdisjoint(ctx.headers):
+        return False
     found = fetch(ctx, item, [id18], [item.fields["id"]]).get(id18)
     if found is None:
-        return
+        return False
     check_unmodified(ctx, found.stamp_ms)
-    if match not in (None, "*", etag(found)) and item.name == "Account":
-        raise _precondition_failed()
+    if item.name == "Account":
+        unmatched = "if-match" in ctx.headers and not _names(ctx, "if-match", found)
+        if unmatched or _names(ctx, "if-none-match", found):
+            raise _precondition_failed()
+    return unmodified(ctx, found.stamp_ms, strict=True)
 
 
 # -- writing
@@ -187,7 +201,8 @@ def change_row(ctx: Context, object_name: str, record_id: str) -> Answer:
     item = ctx.object(object_name)
     body = _body(ctx, item)
     visible(ctx, item, record_id)
-    _check_preconditions(ctx, item, to_18(record_id) or record_id)
+    if holds_back(ctx, item, to_18(record_id) or record_id):
+        return Answer(304)
     with ctx.writing() as change:
         dml.update(change, item, record_id, body)
     return Answer(204)
@@ -293,6 +308,8 @@ def upsert_by_key(ctx: Context, object_name: str, key_name: str, value: str) -> 
             return _choices(ctx, item, matches)
         if not matches and ctx.query.get("updateOnly", "").lower() == "true":
             raise not_found()
+        if matches and holds_back(ctx, item, matches[0]):
+            return Answer(304)
         record_id, created = dml.upsert(change, item, key, value, body)
     answer = {"id": record_id, "success": True, "errors": [], "created": created}
     if created:

@@ -52,6 +52,9 @@ class Server:
         if scope["type"] != "http":
             return
         path = scope["path"]
+        if data_api.uri_bytes(scope["raw_path"], scope["query_string"]) > data_api.MAX_URI_BYTES:
+            await Response("URI Too Long", 414)(scope, receive, send)
+            return
         if _header_bytes(scope) > MAX_HEADER_BYTES:
             await Response("Request Header Fields Too Large", 431)(scope, receive, send)
             return
@@ -84,12 +87,13 @@ class Server:
     async def _reply(self, scope: Scope, receive: Receive, send: Send, call: Call, entry: Entry) -> None:
         reply: Reply = _timed_out(call)
         with move_on_after(self.org.settings.request_seconds):
-            reply, entry.user = await self.in_thread(self._route(call), self.org, call, leave=call.upload is None)
+            reply, entry.user = await self.in_thread(self._carry_out, call, leave=call.upload is None)
         await _send_reply(reply, call, scope, receive, send)
 
-    @staticmethod
-    def _route(call: Call) -> Callable[[Org, Call], tuple[Reply, str | None]]:
-        return data_api.answer if call.path.startswith(data_api.PREFIXES) else oauth.answer
+    def _carry_out(self, call: Call) -> tuple[Reply, str | None]:
+        self.org.upkeep()
+        answer = data_api.answer if call.path.startswith(data_api.PREFIXES) else oauth.answer
+        return answer(self.org, call)
 
     async def in_thread(self, function: Callable[..., Any], *args: Any, leave: bool = False) -> Any:
         """Run what may wait for the disk away from the event loop; `leave` it to itself when time is up."""
@@ -155,7 +159,7 @@ class Server:
             await _send_reply(_faked(fault), call, scope, receive, send)
             return
         if fault.get("cut") == "after":
-            _, entry.user = await self.in_thread(self._route(call), self.org, call)
+            _, entry.user = await self.in_thread(self._carry_out, call)
             raise _CutError
         await self._reply(scope, receive, _spoiling(fault, send), call, entry)
 
@@ -286,4 +290,6 @@ async def _compressed(content: bytes, call: Call, headers: dict[str, str]) -> by
     if "gzip" not in call.headers.get("accept-encoding", ""):
         return content
     headers["Content-Encoding"] = "gzip"
+    if "ETag" in headers:
+        headers["ETag"] = headers["ETag"][:-1] + '-gzip"'
     return await to_thread.run_sync(gzip.compress, content, 1)

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from local_org.data_api import Call
     from local_org.org import Org
 
-PREFIX = "/services/Soap/u/"
+PREFIX = "/services/Soap/"
+_KINDS = {"u": "urn:partner.soap.sforce.com", "c": "urn:enterprise.soap.sforce.com"}
 LAST_VERSION = 64
 _ENVELOPE = (
     '<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope '
-    'xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns="urn:partner.soap.sforce.com" '
+    'xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns="{namespace}" '
     'xmlns:sf="urn:fault.partner.soap.sforce.com" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
     "<soapenv:Body>{body}</soapenv:Body></soapenv:Envelope>"
 )
@@ -26,16 +27,22 @@ _ENVELOPE = (
 
 def answer(org: "Org", call: "Call") -> Response:
     """The answer of a log-in, or the fault that refuses it."""
-    version = call.path[len(PREFIX) :].split("/")[0]
+    kind, _, rest = call.path[len(PREFIX) :].partition("/")
+    version = rest.split("/")[0]
     text = call.body.decode("utf-8", "replace")
-    if not re.fullmatch(r"\d+\.0", version) or float(version) > LAST_VERSION or _element(text, "login") is None:
+    if (
+        kind not in _KINDS
+        or not re.fullmatch(r"\d+\.0", version)
+        or float(version) > LAST_VERSION
+        or _element(text, "login") is None
+    ):
         return _fault("UNSUPPORTED_API_VERSION", "Invalid Api version specified on URL")
     try:
         user = users.log_in(org, _element(text, "username") or "", _element(text, "password") or "")
     except OAuthError:
         message = "Invalid username, password, security token; or user locked out."
         return _fault("INVALID_LOGIN", message)
-    return _logged_in(org, call, user, version)
+    return _logged_in(org, call, user, kind, version)
 
 
 def _element(text: str, name: str) -> str | None:
@@ -50,10 +57,10 @@ def _fault(code: str, message: str) -> Response:
         f'<detail><sf:LoginFault xsi:type="sf:LoginFault"><sf:exceptionCode>{code}</sf:exceptionCode>'
         f"<sf:exceptionMessage>{escape(message)}</sf:exceptionMessage></sf:LoginFault></detail></soapenv:Fault>"
     )
-    return Response(_ENVELOPE.format(body=body), 500, media_type="text/xml;charset=UTF-8")
+    return Response(_ENVELOPE.format(body=body, namespace=_KINDS["u"]), 500, media_type="text/xml;charset=UTF-8")
 
 
-def _logged_in(org: "Org", call: "Call", user: User, version: str) -> Response:
+def _logged_in(org: "Org", call: "Call", user: User, kind: str, version: str) -> Response:
     idle_ms = int(org.settings.session_minutes * 60_000)
     session = org.tokens.add_session(org.organization_id, None, user.id, "SOAP", "full", idle_ms)
     base = grants.instance_url(org, call.host_url)
@@ -71,15 +78,15 @@ def _logged_in(org: "Org", call: "Call", user: User, version: str) -> Response:
         "userTimeZone": user.zone or "GMT",
         "userType": user.type or "Standard",
     }
-    server = f"{base}/services/Soap/u/{version}/{org.organization_id[:15]}"
+    server = f"{base}/services/Soap/{kind}/{version}/{org.organization_id[:15]}"
     result = (
-        f"<metadataServerUrl>{escape(server.replace('/u/', '/m/'))}</metadataServerUrl>"
+        f"<metadataServerUrl>{escape(server.replace(f'/{kind}/', '/m/'))}</metadataServerUrl>"
         "<passwordExpired>false</passwordExpired><sandbox>false</sandbox>"
         f"<serverUrl>{escape(server)}</serverUrl><sessionId>{escape(session.token)}</sessionId>"
         f"<userId>{user.id}</userId><userInfo>{''.join(_tag(*pair) for pair in info.items())}</userInfo>"
     )
     body = f"<loginResponse><result>{result}</result></loginResponse>"
-    return Response(_ENVELOPE.format(body=body), 200, media_type="text/xml;charset=UTF-8")
+    return Response(_ENVELOPE.format(body=body, namespace=_KINDS[kind]), 200, media_type="text/xml;charset=UTF-8")
 
 
 def _tag(name: str, value: str) -> str:

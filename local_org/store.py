@@ -4,7 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -13,8 +13,7 @@ from local_org import schema
 from local_org.catalogue import Catalogue, Field, ObjectType
 from local_org.clock import Clock
 from local_org.ids import numbered
-
-FILE_NAME = "org.sqlite3"
+from local_org.snapshots import Snapshots
 
 
 class Store:
@@ -26,10 +25,13 @@ class Store:
         self._pool: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self._all: list[sqlite3.Connection] = []
         self._write_lock = threading.RLock()
+        self._swap_lock = threading.RLock()  # a new connection is not to fall between the halves of a restore
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._snapshots = Snapshots(folder)
         self._open()
 
     def _open(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._file = self._snapshots.current()
         self._writer = self.connect()
         self._writer.executescript(schema.SYSTEM_TABLES)
         self._load_catalogue()
@@ -40,7 +42,7 @@ class Store:
 
     def connect(self) -> sqlite3.Connection:
         """A new connection, in autocommit; the caller closes it."""
-        conn = sqlite3.connect(self.folder / FILE_NAME, timeout=60, isolation_level=None, check_same_thread=False)
+        conn = sqlite3.connect(self._file, timeout=60, isolation_level=None, check_same_thread=False)
         for pragma in (
             "journal_mode=WAL",
             "synchronous=NORMAL",
@@ -59,6 +61,7 @@ class Store:
                 conn.close()
             self._all.clear()
             self._pool = SimpleQueue()
+            self._snapshots.close()
             self._writer.close()
 
     @contextmanager
@@ -70,17 +73,19 @@ class Store:
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        pool = self._pool
         try:
-            conn = self._pool.get_nowait()
+            conn = pool.get_nowait()
         except Empty:
-            conn = self.connect()
-            self._all.append(conn)
+            with self._swap_lock:
+                pool, conn = self._pool, self.connect()
+                self._all.append(conn)
         conn.execute("BEGIN")
         try:
             yield conn
         finally:
             conn.execute("ROLLBACK")
-            self._pool.put(conn)
+            pool.put(conn)
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -105,21 +110,18 @@ class Store:
 
     def snapshot(self, name: str) -> None:
         """Keep the data as it is now under a name (letters and digits)."""
-        folder = self.folder / "snapshots"
-        folder.mkdir(exist_ok=True)
-        with self._write_lock, closing(sqlite3.connect(folder / f"{name}.sqlite3")) as kept:
-            self._writer.backup(kept)
+        with self._write_lock:
+            self._snapshots.keep(name, self.connect())
 
     def restore(self, name: str) -> None:
         """Bring the data back to a snapshot. Raises ValueError if there is none of this name."""
-        file = self.folder / "snapshots" / f"{name}.sqlite3"
-        if not file.exists():
-            raise ValueError(f"there is no snapshot {name}")
-        with self._write_lock, closing(sqlite3.connect(file)) as kept:
-            kept.backup(self._writer)
-            self._load_catalogue()
-            self._load_clock()
-            self._remember_late(self._writer)
+        with self._write_lock, self._swap_lock:
+            self._snapshots.bring_back(name)
+            old, writer = self._file, self._writer
+            self._pool = SimpleQueue()  # who reads the old file now may end in peace
+            self._open()
+            self._snapshots.forget(old)
+            writer.close()
 
     # -- settings
 
@@ -218,14 +220,25 @@ class Store:
         self._remember_late(conn)
 
     def hold_back(
-        self, conn: sqlite3.Connection, touched: Iterable[tuple[str, str]], stamp_ms: int, commit_ms: int
+        self,
+        conn: sqlite3.Connection,
+        touched: Iterable[tuple[str, str]],
+        stamp_ms: int,
+        commit_ms: int,
+        journal_since: int,
     ) -> None:
-        """Undo what was written since the savepoint "late", and let it become visible at `commit_ms`."""
+        """Undo what was written since the savepoint "late" (the journal stood at `journal_since`), and let it become
+        visible at `commit_ms`."""
         rows = [(name, record_id, self._row(conn, name, record_id)) for name, record_id in dict.fromkeys(touched)]
+        rows += [("_journal", entry["id"], entry) for entry in _journal_after(conn, journal_since)]
         counters = conn.execute("SELECT prefix, next FROM _counters").fetchall()
         conn.execute("ROLLBACK TO late")
         conn.executemany("INSERT OR REPLACE INTO _counters VALUES (?, ?)", counters)
         self.add_late(conn, commit_ms, stamp_ms, [(n, i, row) for n, i, row in rows if row is not None])
+
+    def last_journal(self, conn: sqlite3.Connection) -> int:
+        """The number of the journal's newest entry."""
+        return int(conn.execute("SELECT coalesce(max(seq), 0) FROM _journal").fetchone()[0])
 
     def _row(self, conn: sqlite3.Connection, name: str, record_id: str) -> dict[str, Any] | None:
         cursor = conn.execute(f'SELECT * FROM {schema.quoted(name)} WHERE "Id" = ?', (record_id,))
@@ -262,6 +275,13 @@ class Store:
                 conn.execute("INSERT OR REPLACE INTO _deletions VALUES (?, ?, ?, ?)", logged)
         conn.execute("DELETE FROM _late WHERE commit_ms <= ?", (now_ms,))
         self._remember_late(conn)
+
+
+def _journal_after(conn: sqlite3.Connection, since: int) -> list[dict[str, Any]]:
+    """The journal's entries after number `since`, without their numbers."""
+    names = ("at_ms", "object", "id", "operation", "user_id", "changed")
+    sql = f"SELECT {', '.join(names)} FROM _journal WHERE seq > ? ORDER BY seq"
+    return [dict(zip(names, row, strict=True)) for row in conn.execute(sql, (since,))]
 
 
 def _lower(text: Any) -> Any:

@@ -29,10 +29,9 @@ def create(ctx: Context) -> Answer:
             return kept
         record_id = dml.insert(change, item, body.get("fields") or {})
         if key is not None:
-            change.conn.execute(
-                "INSERT OR REPLACE INTO _idempotent VALUES (?, ?, ?, ?, ?)",
-                (ctx.user, key, change.now_ms, item.name, record_id),
-            )
+            values = (ctx.user, key, change.now_ms, item.name, record_id)
+            sql = "INSERT OR REPLACE INTO _idempotent VALUES (?, ?, ?, ?, ?)"
+            change.at_end.append(lambda: change.conn.execute(sql, values))
     return Answer(201, _record(ctx, item, record_id))
 
 

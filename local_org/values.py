@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
 
 from local_org.catalogue import Field
-from local_org.errors import ApiError, unreadable_json
+from local_org.errors import ApiError, WrongKindError
 from local_org.ids import to_18
 
 Stored = str | int | None
@@ -107,10 +107,7 @@ def _wrong_kind(field: Field, token: str, value: Any) -> ApiError:
     kind = {"boolean": "boolean", "int": "int", "long": "long"}.get(field.type, field.type)
     if field.type in NUMBERS:
         kind = "double"
-    return unreadable_json(
-        f"Cannot deserialize instance of {kind} from {token} value {value} or request may be missing a "
-        "required field at [line:1, column:1]"
-    )
+    return WrongKindError(kind, token, value, field.label, field.name)
 
 
 def _token(value: Any) -> str:
