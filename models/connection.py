@@ -14,7 +14,11 @@ CONNECTION_STATES = ("active", "revoked", "disconnected")
 
 
 class Org(Base):
-    """A Salesforce organization: owns the API allowance, as the org itself last reported it."""
+    """A Salesforce organization: owns the API allowance, as the org itself last reported it.
+
+    `permits`: calls that processes may make and have not accounted for yet, by the minute they were granted (epoch
+    seconds); a block lapses after five minutes. `limits`: the allowances of GET /limits that concern us.
+    """
 
     __tablename__ = "orgs"
 
@@ -22,6 +26,12 @@ class Org(Base):
     api_used: Mapped[int | None] = mapped_column(BigInteger)
     api_max: Mapped[int | None] = mapped_column(BigInteger)
     api_reported_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time
+    permits: Mapped[dict[str, int]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    reserve_left: Mapped[int | None] = mapped_column(BigInteger)  # of the calls kept for actions, those not yet made
+    blocked_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # it said that all calls are spent
+    limits: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    limits_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    forecast: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))  # of the planner
     created_at: Mapped[Created]
 
 

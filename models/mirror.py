@@ -65,7 +65,12 @@ class Mirror(Base):
     stamp_field: Mapped[str | None] = mapped_column(Text)  # SystemModstamp, or what stands in for it
     fresh_cursor: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     settled_cursor: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    refresh_seconds: Mapped[float] = mapped_column(Float, server_default=text("60"))
+    refresh_seconds: Mapped[float] = mapped_column(Float, server_default=text("60"))  # what its user wants
+    effective_seconds: Mapped[float | None] = mapped_column(Float)  # what the allowance permits; None: what is wanted
+    effective_reason: Mapped[str | None] = mapped_column(Text)  # why the two differ
+    change_rate: Mapped[float] = mapped_column(Float, server_default=text("0"))  # records changed an hour, smoothed
+    rated_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    refresh_calls: Mapped[float] = mapped_column(Float, server_default=text("1"))  # org calls of one refresh, smoothed
     next_refresh_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     refreshed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time of the last read
     verified_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -4,7 +4,8 @@ SyncError                    what we raise on purpose; anything else is a bug an
 ├── SettingsError            a setting or argument is wrong              → say which and how to mend it; do not start
 ├── RequestError             a caller asked for what cannot be           → tell the caller what to change; nothing was done
 ├── TransientError           the same call may work later                → try again (after `retry_after`, if known)
-│   ├── OverBudgetError      the org's daily allowance is spent          → wait for the reset, count no attempt
+│   ├── OverBudgetError      an allowance of the org is spent            → wait for the window, count no attempt
+│   │   └── CrowdedError     too many calls of one org at once           → wait a moment, count no attempt
 │   ├── NotMirroredError     there is no whole copy of the object yet    → it was asked for; ask again
 │   └── UnknownOutcomeError  a write was sent and no answer came         → find out before sending again
 ├── RejectedError            the org understood and refused              → record the outcome; never retry
@@ -45,7 +46,11 @@ class TransientError(SyncError):
 
 
 class OverBudgetError(TransientError):
-    """The org's API allowance is spent: wait, do not count it as a failure."""
+    """An allowance of the org is spent, or kept for actions: wait, do not count it as a failure."""
+
+
+class CrowdedError(OverBudgetError):
+    """As many calls of the org are under way as it, or we, allow at once: wait a moment."""
 
 
 class NotMirroredError(TransientError):

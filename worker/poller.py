@@ -106,7 +106,6 @@ class Poller:
         with self.rt.database.transaction() as session:
             steps = finished - self._counted
             pulse.beat(session, self.service, "worker", " ".join(self.lanes), pid=self.beside, steps=steps)
-            self.rt.allowances.write(session)
         self._counted = finished
         self._next_beat = time.monotonic() + BEAT_SECONDS
 

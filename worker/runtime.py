@@ -4,14 +4,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from worker.actions.deps import ActionDeps
-from worker.allowance import Allowances
 from worker.app import make_app
+from worker.budget.ledger import Ledger
 from worker.db import Database
 from worker.log import get_logger
 from worker.mirror.deps import MirrorDeps
@@ -67,7 +67,6 @@ class Runtime:
     def __init__(self, settings: Settings, *, application: str = "sfsync") -> None:
         self.settings = settings
         self.application = application
-        self.allowances = Allowances()
 
     @cached_property
     def database(self) -> Database:
@@ -76,6 +75,11 @@ class Runtime:
         return Database(
             self.settings.database_url.get_secret_value(), pool_size=threads + 3, application=self.application
         )
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The budget of every org that this process calls; calls outside a step are booked under the process's own lane."""
+        return Ledger(self.database, self.settings, lane=self.application.removeprefix("sfsync").removeprefix("-"))
 
     @cached_property
     def vault(self) -> Vault:
@@ -107,7 +111,7 @@ class Runtime:
     def client(self, connection_id: int) -> OrgClient:
         """A client of a connection's org, for one step in one thread."""
         tokens = StoredTokens(self.database, self.vault, self.settings, connection_id)
-        return OrgClient(tokens, self.http, heard=partial(self.allowances.note, connection_id))
+        return OrgClient(tokens, self.http, meter=self.ledger.meter(connection_id))
 
     def wake(self, name: str, row_id: int, lane: str | None = None) -> None:
         """See `Waker.wake`."""
@@ -117,7 +121,9 @@ class Runtime:
         remember(self.mirrors, connection_id, object_name, ids)
 
     def close(self) -> None:
-        """Close this process's connections."""
+        """Write down what was spent and close this process's connections."""
+        if "ledger" in self.__dict__:
+            self.ledger.close()
         if "database" in self.__dict__:
             self.database.close()
 

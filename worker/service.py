@@ -94,7 +94,7 @@ def _begin_child(service: str) -> None:
             rt = runtime()
             with rt.database.transaction() as session:
                 beat(session, service, "worker", lanes, pid=parent, steps=finished)
-                rt.allowances.write(session)
+            rt.ledger.write()  # the pool ends its children without notice
         except Exception as error:
             log.info("process.not_told", error=type(error).__name__)
 

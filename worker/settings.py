@@ -23,6 +23,7 @@ PREFIX = "SFSYNC_"  # of settings that are ours alone; those of design §10 keep
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=0.9)]
 
 
 class Settings(BaseModel):
@@ -56,6 +57,8 @@ class Settings(BaseModel):
     bulk_threshold_rows: Count = 10_000  # a refresh of more rows than this goes by Bulk
     page_workers: Count = 2  # pages of one run loaded at the same time by one process
     worker_threads: Count = 8
+    parallel_calls: Count = 20  # calls of one org at once, over all processes; 5 at most where the org is a small one
+    reserve_share: Share = 0.2  # of an org's daily calls that is kept for actions
     request_seconds: Seconds = 120.0  # whole deadline of one REST call
     page_seconds: Seconds = 1200.0  # whole deadline of one Bulk page (the vendor's own limit is 20 minutes)
     settling_seconds: Seconds = 600.0  # the org's longest request: after this an unanswered write can no longer land

@@ -6,6 +6,7 @@ from alembic import context
 
 import models.access
 import models.action
+import models.budget
 import models.connection
 import models.mirror  # noqa: F401 - imported so that their tables are known
 from models.base import SCHEMA, Base

@@ -18,6 +18,7 @@ from worker.actions.deps import ActionDeps
 from worker.actions.lifecycle import is_exhausted, pause
 from worker.actions.outcome import Delivered, InDoubt, Problem, Rejected, TryAgain, Verdict, Waits
 from worker.actions.resolve import REFUSED, resolve
+from worker.attribution import attributed
 from worker.errors import DisconnectedError, RejectedError, SyncError, TransientError
 from worker.log import bound, get_logger
 from worker.salesforce import composite
@@ -54,7 +55,10 @@ def step(
         if queue is None:
             return Busy()
         claims.expire(session, queue, now=now, settling=settling)
-    with bound(connection=queue.connection_id, object=queue.object):
+    with (
+        bound(connection=queue.connection_id, object=queue.object),
+        attributed(object=queue.object, lane="actions", cause="deliver"),
+    ):
         try:
             worked = resolve(deps, queue, now=now) or deliver(deps, queue, now=now, chance=chance)
         except (TransientError, DisconnectedError) as error:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from worker.actions import exact
 from worker.actions.deps import ActionDeps
+from worker.attribution import attributed
 from worker.errors import NotFoundError, OrgComplaint, RejectedError
 from worker.salesforce import rest
 from worker.salesforce.describe import ObjectDescribe, parse
@@ -87,7 +88,8 @@ def _recent(session: Session, connection_id: int, object_name: str) -> dict[str,
 
 def _ask(deps: ActionDeps, connection_id: int, object_name: str) -> ObjectDescribe:
     try:
-        answer = rest.describe(deps.client(connection_id), name(object_name))
+        with attributed(object=object_name, cause="describe"):
+            answer = rest.describe(deps.client(connection_id), name(object_name))
     except NotFoundError:
         complaint = OrgComplaint("INVALID_TYPE", f"sObject type '{object_name}' is not supported.")
         raise RejectedError(404, (complaint,)) from None

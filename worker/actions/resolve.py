@@ -20,6 +20,7 @@ from worker.actions.claims import Batch, Change, Doubt, Queue
 from worker.actions.deps import ActionDeps
 from worker.actions.describes import describe_of
 from worker.actions.outcome import Delivered, Problem
+from worker.attribution import attributed
 from worker.errors import OrgComplaint, RejectedError
 from worker.log import get_logger
 from worker.salesforce import rest, soql
@@ -49,7 +50,8 @@ def resolve(deps: ActionDeps, queue: Queue, *, now: datetime) -> bool:
             if one.operation == "create" and (one.external_id_field is not None) == keyed
         ]
         if creates:
-            (_by_key if keyed else _by_content)(deps, held, creates, now)
+            with attributed(cause="doubt"):
+                (_by_key if keyed else _by_content)(deps, held, creates, now)
     return True
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from models.connection import Connection
 from models.mirror import Mirror, Run, RunPage
 from worker import db
+from worker.attribution import attributed
 from worker.db import Claim, Keeper
 from worker.errors import DisconnectedError, FencedError, RejectedError, SyncError
 from worker.log import get_logger
@@ -58,7 +59,10 @@ def load_page(deps: MirrorDeps, page_id: int) -> Step:
             return Done()
     loader = PageLoader(deps, claim, page, run, target_of(run, mirror, connection.schema_name), mirror.object)
     try:
-        with Keeper(deps.database, claim, deps.settings.claim_ttl) as keeper:
+        with (
+            attributed(object=mirror.object, lane=run.lane, cause=f"{run.kind}/{run.cause}"),
+            Keeper(deps.database, claim, deps.settings.claim_ttl) as keeper,
+        ):
             return loader.load(deps.client(connection.id), keeper)
     except FencedError:
         return Busy()

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 
 from models.connection import Connection
 from models.mirror import Mirror, read_numbers
+from worker.attribution import attributed
 from worker.errors import TransientError
 from worker.mirror import by_id, intake, store
 from worker.mirror.cursor import young_since
@@ -37,7 +38,8 @@ def remember(deps: MirrorDeps, connection_id: int, object_name: str, ids: Sequen
     target = Target(spec, schema, None, spec.names, mirror.id, number or 0)
     client = deps.client(connection_id)
     try:
-        answer = by_id.read(client, spec, list(dict.fromkeys(ids)), spec.fields)
+        with attributed(object=spec.object, cause="read_back"):
+            answer = by_id.read(client, spec, list(dict.fromkeys(ids)), spec.fields)
     finally:
         client.close()
     for attempt in range(1, TRIES + 1):

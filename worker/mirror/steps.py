@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from models.connection import Connection
 from models.mirror import Mirror, Run
 from worker import db
+from worker.attribution import attributed
 from worker.db import Claim, Keeper
 from worker.errors import (
     DisconnectedError,
@@ -80,7 +81,11 @@ def step(deps: MirrorDeps, run_id: int) -> Step:
         session.execute(
             update(Run).where(Run.id == run_id).values(started_at=func.coalesce(Run.started_at, func.clock_timestamp()))
         )
-    with bound(run=run_id, object=mirror.object), Keeper(deps.database, claim, deps.settings.claim_ttl) as keeper:
+    with (
+        bound(run=run_id, object=mirror.object),
+        attributed(object=mirror.object, lane=run.lane, cause=f"{run.kind}/{run.cause}"),
+        Keeper(deps.database, claim, deps.settings.claim_ttl) as keeper,
+    ):
         try:
             return _with_client(deps, claim, keeper, run, mirror, connection)
         except FencedError:

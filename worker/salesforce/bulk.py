@@ -93,7 +93,11 @@ def open_page(client: OrgClient, job_id: str, locator: str | None, max_records: 
     if locator is not None:
         params["locator"] = locator
     with client.open(f"{_path(job_id)}/results", params=params, headers={"Accept": "text/csv"}) as opened:
-        yield PageStream(opened)
+        stream = PageStream(opened)
+        try:
+            yield stream
+        finally:
+            client.meter.bulk(bytes=stream.received)
 
 
 def abort(client: OrgClient, job_id: str) -> None:

@@ -23,6 +23,7 @@ from worker.log import blank
 from worker.salesforce import transport
 from worker.salesforce.errors import RETRY_STATUSES, complaints, error_for, needs_renewal
 from worker.salesforce.hosts import allowed, is_listed, origin, origin_text
+from worker.salesforce.metering import Meter, Unmetered, kind_of
 from worker.salesforce.payload import dumps
 from worker.salesforce.transport import BROKEN, Call, Deadline, HttpOptions
 from worker.salesforce.usage import Usage, parse_usage
@@ -113,11 +114,9 @@ class OrgClient(Salesforce):
     `calls`: requests sent to the org's API so far. `usage` and `org_time`: what the last answer's headers said, None until then.
     """
 
-    def __init__(
-        self, tokens: TokenSource, options: HttpOptions, *, heard: Callable[[Usage], None] | None = None
-    ) -> None:
+    def __init__(self, tokens: TokenSource, options: HttpOptions, *, meter: Meter | None = None) -> None:
         self.options = options
-        self._heard = heard  # told what each answer says of the allowance
+        self.meter: Meter = meter or Unmetered()
         self.calls = 0
         self.usage: Usage | None = None
         self.org_time: datetime | None = None
@@ -261,6 +260,7 @@ class OrgClient(Salesforce):
         with ExitStack() as guard:
             self._open_calls.add(call)
             guard.callback(self._open_calls.discard, call)
+            permit = guard.enter_context(self.meter.permit(kind_of(request.method, request.path)))
             guard.enter_context(transport.watched(call))
             if self._closed.is_set():
                 call.cut()
@@ -270,8 +270,9 @@ class OrgClient(Salesforce):
                 raise self._broken(error, call, request) from None
             finally:
                 self.calls += call.sent
+                permit.used = call.sent
             guard.callback(response.close)
-            self._note(response.headers)
+            permit.usage = self._note(response.headers)
             return guard.pop_all(), response, call
 
     def _prepare(self, request: _Request) -> requests.Request:
@@ -305,6 +306,8 @@ class OrgClient(Salesforce):
         if needs_renewal(status, found):
             return _ExpiredError(found[0].message if found else "401")
         error = error_for(status, body, write=not request.idempotent, retry_after=_retry_after(response.headers))
+        if isinstance(error, OverBudgetError):
+            self.meter.refused(error)
         if status in RETRY_STATUSES and isinstance(error, TransientError) and not isinstance(error, OverBudgetError):
             return _PassingError(error)
         return error
@@ -321,8 +324,8 @@ class OrgClient(Salesforce):
                 raise UnknownOutcomeError(text, code="BROKEN_ANSWER") from None
             raise _PassingError(TransientError(text, code="BROKEN_ANSWER")) from None
 
-    def _note(self, headers: Mapping[str, str]) -> None:
-        """Keep what the headers say of the org's clock and allowance."""
+    def _note(self, headers: Mapping[str, str]) -> Usage | None:
+        """Keep what the headers say of the org's clock and allowance; the latter."""
         date = headers.get("Date")
         if date:
             try:
@@ -332,8 +335,7 @@ class OrgClient(Salesforce):
         usage = parse_usage(headers.get("Sforce-Limit-Info"), self.org_time)
         if usage is not None:
             self.usage = usage
-            if self._heard:
-                self._heard(usage)
+        return usage
 
     def _adopt(self, token: AccessToken) -> None:
         """Use `token` from now on. The scheme is kept: the library knows https only."""

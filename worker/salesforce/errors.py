@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from worker.errors import (
+    CrowdedError,
     DisconnectedError,
     NotFoundError,
     OrgComplaint,
@@ -145,7 +146,7 @@ def _make(
     text = f"{first.code or f'HTTP_{status}'}: {first.message}"
     code = first.code or f"HTTP_{status}"
     if kind is OverBudgetError and "concurrent" in text.lower():
-        return TransientError(text, code=code, retry_after=retry_after or CONCURRENT_LIMIT_PAUSE)
+        return CrowdedError(text, code=code, retry_after=retry_after or CONCURRENT_LIMIT_PAUSE)
     if kind is OverBudgetError:
         return OverBudgetError(text, code=code, retry_after=retry_after or DAILY_LIMIT_PAUSE)
     if issubclass(kind, TransientError):

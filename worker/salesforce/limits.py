@@ -28,3 +28,16 @@ UPDATED_IDS = 600_000  # same: more → EXCEEDED_ID_LIMIT
 
 REQUEST_SECONDS = 600  # Limits quick reference: the longest REST call
 QUERY_SECONDS = 120  # same: the longest query
+
+LONG_CALLS = (
+    25  # Limits quick reference, "Concurrent API Request Limits": calls of 20 s or longer, production and sandbox
+)
+LONG_CALLS_DEVELOPER = 5  # same: Developer Edition and trial orgs
+DEVELOPER_CALLS_PER_DAY = (
+    15_000  # same, "Total API Request Allocations": Developer Edition; every paid edition has more
+)
+
+BULK_RESULT_BYTES_PER_DAY = 1 << 40  # Bulk API 2.0 guide, "Limits": results of query jobs, 1 TB
+INGEST_ROWS_PER_DAY = 150_000_000  # same
+INGEST_BATCHES_PER_DAY = 15_000  # same; shared with Bulk 1.0
+INGEST_BATCH_ROWS = 10_000  # same: 2.0 makes one batch of so many rows

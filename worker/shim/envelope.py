@@ -19,6 +19,7 @@ from starlette.routing import Match
 from worker.actions import exact
 from worker.actions.accept import FaultyError, KeyReusedError
 from worker.errors import (
+    CrowdedError,
     DisconnectedError,
     NotMirroredError,
     OverBudgetError,
@@ -174,7 +175,7 @@ async def _on_sync_error(request: Request, error: Exception) -> JSONResponse:
             return refused(
                 503, error.code or "MIRROR_NOT_READY", str(error), {"object": error.object}, retry(error.retry_after)
             )
-        case OverBudgetError():
+        case OverBudgetError() if not isinstance(error, CrowdedError):
             message = "The org's API allowance is spent; try again later."
             return refused(503, "ALLOWANCE_SPENT", message, headers=retry(error.retry_after or timedelta(minutes=15)))
         case TransientError():

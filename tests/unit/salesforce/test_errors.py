@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from worker.errors import (
+    CrowdedError,
     DisconnectedError,
     NotFoundError,
     OrgComplaint,
@@ -79,7 +80,7 @@ def test_too_many_at_once_is_a_pause_and_no_spent_allowance() -> None:
         }
     ]
     error = error_for(403, body)
-    assert type(error) is TransientError
+    assert type(error) is CrowdedError
     assert error.retry_after == CONCURRENT_LIMIT_PAUSE
 
 
