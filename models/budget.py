@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, Integer, Text, text
+from sqlalchemy import BigInteger, DateTime, Index, Integer, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Instant
@@ -12,6 +12,7 @@ class Usage(Base):
     """Calls and Bulk work of one hour, by what they were for. `organization_id` is the org's, or `connection:ID` until it is known."""
 
     __tablename__ = "usage"
+    __table_args__ = (Index("ix_usage_hour", "hour"),)
 
     organization_id: Mapped[str] = mapped_column(Text, primary_key=True)
     hour: Mapped[datetime] = mapped_column(

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("organization_id", "hour", "object", "lane", "cause", name=op.f("pk_usage")),
         schema="sfsync",
     )
+    op.create_index("ix_usage_hour", "usage", ["hour"], schema="sfsync")
     op.create_table(
         "org_slots",
         sa.Column("organization_id", sa.Text(), nullable=False),
