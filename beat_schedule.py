@@ -6,5 +6,6 @@ beats, or none for a while, do no harm. A message that waited long has expired: 
 
 BEAT_SCHEDULE = {
     "upkeep": {"task": "upkeep.tick", "schedule": 4.0, "options": {"queue": "upkeep", "expires": 60}},
+    "triggers": {"task": "triggers.fire_due", "schedule": 15.0, "options": {"queue": "upkeep", "expires": 60}},
     "tokens": {"task": "tokens.keep_alive", "schedule": 3600.0, "options": {"queue": "upkeep", "expires": 3600}},
 }

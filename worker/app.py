@@ -15,13 +15,15 @@ from worker.pulse import PULSE
 from worker.settings import Settings
 
 LANES = ("actions", "refresh", "upkeep", "backfill")  # a lane is a queue
-TASKS = ("tasks.mirror", "tasks.actions", "tasks.upkeep", "tasks.tokens")
+TASKS = ("tasks.mirror", "tasks.actions", "tasks.upkeep", "tasks.tokens", "tasks.triggers")
 
 # Names of tasks are fixed: a message in flight must find its task after an upgrade.
 ROUTES = {
     "actions.deliver": {"queue": "actions"},
     "upkeep.tick": {"queue": "upkeep"},
     "tokens.keep_alive": {"queue": "upkeep"},
+    "triggers.fire_due": {"queue": "upkeep"},
+    "triggers.fire": {"queue": "upkeep"},
     "mirror.step": {"queue": "backfill"},  # wake-ups name the run's lane themselves
     "mirror.page": {"queue": "backfill"},
 }

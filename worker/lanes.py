@@ -4,6 +4,7 @@ Tasks and the poller come through here or call the same use cases: there is one 
 """
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import MappingProxyType
 
 from sqlalchemy import text
@@ -21,6 +22,9 @@ from worker.mirror.due import due_pages, due_runs, schedule_refreshes
 from worker.runtime import Runtime
 from worker.steps import Busy, Step
 from worker.tokens.renew import idle_connections, keep_alive
+from worker.triggers import fire
+from worker.triggers import store as trigger_store
+from worker.triggers.deps import FIRE, FIRE_DUE
 
 log = get_logger(__name__)
 
@@ -28,7 +32,7 @@ UPKEEP = "upkeep.tick"
 KEEP_ALIVE = "tokens.keep_alive"
 MEND = "actions.mend"
 HOUSEWORK: Mapping[str, float] = MappingProxyType(  # of the lane `upkeep` → least seconds between two times
-    {UPKEEP: 0.0, MEND: 30.0, KEEP_ALIVE: 3600.0}
+    {UPKEEP: 0.0, FIRE_DUE: 0.0, MEND: 30.0, KEEP_ALIVE: 3600.0}
 )
 SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"actions": ("actions",), "refresh": ("refresh", "upkeep"), "backfill": ("backfill",)}
@@ -39,8 +43,8 @@ FORGET_AFTER = "1 day"
 
 def due(session: Session, lane: str, limit: int) -> list[tuple[str, int]]:
     """Rows that are due in a lane now, most urgent first: (task name, row id), at most `limit`."""
-    if lane == "upkeep":  # its work is in no row: see HOUSEWORK
-        return []
+    if lane == "upkeep":  # and see HOUSEWORK: most of its work is in no row
+        return [(FIRE, row_id) for row_id in fire.due_firings(session, limit)]
     if lane == "actions":
         return [(DELIVER, row_id) for row_id in due_queues(session, limit)]
     runs = [(STEP, row_id) for row_id in due_runs(session, lane, limit)]
@@ -49,11 +53,10 @@ def due(session: Session, lane: str, limit: int) -> list[tuple[str, int]]:
 
 def upkeep(rt: Runtime) -> Step:
     """Start the refreshes whose time has come, and forget old marks. Harmless to repeat; cheap when there is nothing to do."""
+    now = rt.now()
     with rt.database.transaction() as session:
         if not session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": UPKEEP_LOCK}):
             return Busy()
-        now = session.scalar(text("SELECT clock_timestamp()"))
-        assert now is not None
         runs = schedule_refreshes(session, now)
         _forget(session)
     for run_id in runs:
@@ -61,9 +64,18 @@ def upkeep(rt: Runtime) -> Step:
     return Busy()  # never a reason to look again at once
 
 
+def fire_due(rt: Runtime) -> Step:
+    """Fire the triggers that are due by the clock, note which firings have ended, let those that waited begin."""
+    fire.fire_due(rt.triggers, rt.now())
+    fire.settle(rt.triggers)
+    return Busy()
+
+
 def mend(rt: Runtime) -> Step:
-    """Mend what a dead worker left of the actions. It may have to look at all that wait, so it is done seldom."""
+    """Mend what a dead worker left of the actions, and forget what is old. It may have to look at much, so it is done seldom."""
     actions_upkeep(rt.actions)
+    with rt.database.transaction() as session:
+        trigger_store.forget_old(session, timedelta(days=rt.settings.firing_days))
     return Busy()
 
 
@@ -93,6 +105,8 @@ STEPS: Mapping[str, Callable[[Runtime, int], Step]] = MappingProxyType(
         DELIVER: lambda rt, row_id: deliver.serve(rt.actions, row_id),
         STEP: lambda rt, row_id: steps.step(rt.mirrors, row_id),
         PAGE: lambda rt, row_id: steps.load_page(rt.mirrors, row_id),
+        FIRE: lambda rt, row_id: fire.step(rt.triggers, row_id),
+        FIRE_DUE: lambda rt, _: fire_due(rt),
         UPKEEP: lambda rt, _: upkeep(rt),
         MEND: lambda rt, _: mend(rt),
         KEEP_ALIVE: lambda rt, _: keep_tokens_alive(rt),

@@ -3,24 +3,34 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
+from typing import Any
+from uuid import UUID
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from sqlalchemy.orm import Session
 
+from models.connection import Connection
+from worker.actions.accept import accept
 from worker.actions.deps import ActionDeps
+from worker.actions.intent import Intent
 from worker.app import make_app
 from worker.budget.ledger import Ledger
+from worker.capabilities import CAPABILITIES, execute
 from worker.db import Database
 from worker.log import get_logger
-from worker.mirror.deps import MirrorDeps
+from worker.mirror.deps import STEP, MirrorDeps
 from worker.mirror.remember import remember
+from worker.mirror.requests import mirror_ids, request_update
 from worker.salesforce.client import OrgClient, http_options
 from worker.salesforce.transport import HttpOptions
 from worker.settings import Settings, load_settings
 from worker.tokens.renew import StoredTokens
 from worker.tokens.vault import Vault
+from worker.triggers.deps import Started, TriggerDeps, WakeUp
 
 log = get_logger(__name__)
 
@@ -108,6 +118,23 @@ class Runtime:
             database=self.database, settings=self.settings, client=self.client, remember=self._remember, wake=self.wake
         )
 
+    @cached_property
+    def triggers(self) -> TriggerDeps:
+        """What the triggers' use cases use: runs of the mirror, actions, capabilities."""
+        return TriggerDeps(
+            database=self.database,
+            settings=self.settings,
+            capabilities=tuple(CAPABILITIES),
+            refresh=self._refresh,
+            write=self._write,
+            execute=self._execute,
+            wake=self.wake,
+        )
+
+    def now(self) -> datetime:
+        """The clock by which things are due: Postgres's. A door reads it once per step."""
+        return self.database.now()
+
     def client(self, connection_id: int) -> OrgClient:
         """A client of a connection's org, for one step in one thread."""
         tokens = StoredTokens(self.database, self.vault, self.settings, connection_id)
@@ -119,6 +146,29 @@ class Runtime:
 
     def _remember(self, connection_id: int, object_name: str, ids: list[str]) -> None:
         remember(self.mirrors, connection_id, object_name, ids)
+
+    def _refresh(self, session: Session, connection_id: int, objects: Sequence[str]) -> list[WakeUp]:
+        every = self.settings.refresh_seconds
+        names = objects or mirror_ids(session, connection_id)
+        asked = [request_update(session, connection_id, name, "trigger", refresh_seconds=every) for name in names]
+        return [(STEP, run_id, lane) for run_id, lane in asked]
+
+    def _write(self, connection_id: int, actions: Sequence[Mapping[str, Any]], *, key: str) -> list[UUID]:
+        """A parent that is a number is the action of that place in the list, counted from 1."""
+        intents = []
+        for number, one in enumerate(actions, start=1):
+            parents = {
+                name: f"{key}:{parent}" if isinstance(parent, int) else parent
+                for name, parent in one.get("parents", {}).items()
+            }
+            intents.append(Intent(**{**one, "parents": parents, "idempotency_key": f"{key}:{number}"}))
+        return [one.id for one in accept(self.actions, connection_id, intents, source="trigger")]
+
+    def _execute(self, connection_id: int, capability: str, parameters: Mapping[str, Any], *, key: str) -> Started:
+        with self.database.transaction() as session:
+            user_id = session.get_one(Connection, connection_id).user_id
+        done = execute(self.actions, capability, user_id, parameters, source="trigger", idempotency_key=key)
+        return Started(result=done.data) if done.action_id is None else Started(action_ids=[done.action_id])
 
     def close(self) -> None:
         """Write down what was spent and close this process's connections."""

@@ -63,6 +63,7 @@ class Settings(BaseModel):
     page_seconds: Seconds = 1200.0  # whole deadline of one Bulk page (the vendor's own limit is 20 minutes)
     settling_seconds: Seconds = 600.0  # the org's longest request: after this an unanswered write can no longer land
     external_key_field: str = ""  # a unique external-id text field that carries an action's key; empty: found by name
+    firing_days: Seconds = 90.0  # how long the history of finished firings is kept
     wait_seconds: Seconds = 10.0  # how long an HTTP write waits for its outcome when the caller does not say
     shim_body_bytes: Count = 1_048_576  # a larger request body is refused
     shim_batch_bytes: Count = 33_554_432  # the same for POST /api/salesforce/actions, which takes many at once

@@ -63,7 +63,15 @@ def test_the_tasks_have_their_fixed_names_and_lanes() -> None:
     app.loader.import_default_modules()
     app.finalize()
     ours = {name for name in app.tasks if not name.startswith("celery.")}
-    assert ours == {"mirror.step", "mirror.page", "actions.deliver", "upkeep.tick", "tokens.keep_alive"}
+    assert ours == {
+        "mirror.step",
+        "mirror.page",
+        "actions.deliver",
+        "upkeep.tick",
+        "tokens.keep_alive",
+        "triggers.fire",
+        "triggers.fire_due",
+    }
     assert set(ROUTES) == ours
     assert {queue.name for queue in app.conf.task_queues} == set(LANES)
 

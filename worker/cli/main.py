@@ -23,6 +23,10 @@ COMMANDS = {
     "status": ("status", "Show lags, verifications, active runs, actions and processes."),
     "doctor": ("status", "Look at every part; say what is wrong and what to do."),
     "actions": ("actions", "Writes to the org: list, show, retry, cancel, add."),
+    "triggers": (
+        "triggers",
+        "Work that a timetable or a caller starts: add, list, show, fire, enable, disable, remove.",
+    ),
     "worker": ("worker", "Run a worker service: actions, refresh or backfill."),
     "beat": ("worker", "Run the timetable."),
     "shim": ("shim", "Serve the HTTP door."),

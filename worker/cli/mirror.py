@@ -14,7 +14,7 @@ from worker.cli.following import Followed, follow, live_lanes
 from worker.cli.output import Exit, Json, UserId, age, console, errors, fail, number, show_json, show_table
 from worker.errors import DisconnectedError
 from worker.mirror.deps import STEP
-from worker.mirror.requests import LANES, ensure_mirror, mirror_ids, request_run
+from worker.mirror.requests import LANES, mirror_ids, request_run, request_update
 from worker.runtime import Runtime
 from worker.settings import load_settings
 
@@ -44,9 +44,12 @@ def mirror(
     with rt.database.transaction() as session:
         connection = _connection(session, user_id)
         wanted = list(dict.fromkeys(objects or mirror_ids(session, connection.id) or rt.settings.objects))
-        asked = dict(_ask(session, rt, connection.id, name, full=full) for name in wanted)
-    for run_id, kind in asked.items():
-        rt.wake(STEP, run_id, LANES[kind])
+        every = rt.settings.refresh_seconds
+        asked = dict(
+            request_update(session, connection.id, name, "manual", refresh_seconds=every, full=full) for name in wanted
+        )
+    for run_id, lane in asked.items():
+        rt.wake(STEP, run_id, lane)
     if not wait:
         _asked(rt, wanted, asked, as_json=as_json)
         return
@@ -55,15 +58,8 @@ def mirror(
     _refuse_unfinished(runs)
 
 
-def _ask(session: Session, rt: Runtime, connection_id: int, name: str, *, full: bool) -> tuple[int, str]:
-    mirror_id = ensure_mirror(session, connection_id, name, refresh_seconds=rt.settings.refresh_seconds)
-    live = session.get_one(Mirror, mirror_id).state == "live"
-    kind = "refresh" if live and not full else "load"
-    return request_run(session, mirror_id, kind, "manual"), kind
-
-
 def _asked(rt: Runtime, wanted: Sequence[str], asked: dict[int, str], *, as_json: bool) -> None:
-    idle = {LANES[kind] for kind in asked.values()} - live_lanes(rt)
+    idle = set(asked.values()) - live_lanes(rt)
     if as_json:
         show_json([{"object": name, "run_id": run} for name, run in zip(wanted, asked, strict=True)])
     else:

@@ -59,6 +59,19 @@ def request_run(session: Session, mirror_id: int, kind: str, cause: str, options
     return request_run(session, mirror_id, kind, cause, options)  # it ended between the two statements
 
 
+def request_update(
+    session: Session, connection_id: int, object_name: str, cause: str, *, refresh_seconds: float, full: bool = False
+) -> tuple[int, str]:
+    """Ask that an object be brought up to date: a refresh of what is live, a load of what is not (or with `full`).
+
+    The run's id and its lane. The mirror is made if it is not there.
+    """
+    mirror_id = ensure_mirror(session, connection_id, object_name, refresh_seconds=refresh_seconds)
+    live = session.get_one(Mirror, mirror_id).state == "live"
+    kind = "refresh" if live and not full else "load"
+    return request_run(session, mirror_id, kind, cause), LANES[kind]
+
+
 def mirror_ids(session: Session, connection_id: int) -> dict[str, int]:
     """Object → mirror id of everything that a connection mirrors."""
     rows = session.execute(

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from worker.runtime import Runtime
-from worker.shim import actions, envelope, health, records
+from worker.shim import actions, envelope, health, records, triggers
 from worker.shim.answers import refusals
 from worker.shim.rate import Rates
 from worker.shim.surround import Surround
@@ -40,7 +40,7 @@ def make_app(rt: Runtime) -> FastAPI:
     app.state.rates = Rates(rt.settings.shim_requests_per_minute)
     envelope.install(app)
     app.add_middleware(Surround, most_bytes=_most_bytes(rt), body_seconds=rt.settings.shim_body_seconds)
-    for router in (health.router, actions.router, records.router):
+    for router in (health.router, actions.router, triggers.router, records.router):
         app.include_router(router)
     return app
 

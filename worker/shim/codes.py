@@ -39,7 +39,8 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "NOT_FOUND": Code(404, "There is no such path, record, action, run or object", "look at what you name"),
         "METHOD_NOT_ALLOWED": Code(405, "The path knows other methods; see Allow", "use one of those"),
         "REQUEST_TIMEOUT": Code(408, "The body did not come in time", "send it again"),
-        "WRONG_STATE": Code(409, "The action is in a state in which this cannot be done", "read its state"),
+        "WRONG_STATE": Code(409, "The action or trigger is in a state in which this cannot be done", "read its state"),
+        "NAME_TAKEN": Code(409, "The user has another trigger of this name", "choose another name"),
         "CANCELLED": Code(409, "The action was cancelled", "nothing, or ask for it anew"),
         "CONFLICT": Code(
             409, "The record was changed since the time that the request named", "read it again and decide"

@@ -1,0 +1,85 @@
+"""`sfsync triggers` as people use it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.integration.triggers.conftest import Rows
+from worker.cli.main import app
+from worker.cli.output import Exit
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(database_url: str, connection_id: int, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `sfsync triggers …`; its output."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("ENCRYPTION_KEY", "A" * 43)
+
+    def call(*arguments: str, code: int = Exit.OK, stdin: str | None = None) -> str:
+        done = CliRunner().invoke(app, ["triggers", *arguments], input=stdin)
+        assert done.exit_code == code or (done.exception and code), (done.output, done.exception)
+        return done.output + (str(done.exception) if done.exception else "")
+
+    return call
+
+
+def test_a_life_of_a_trigger(run: Run, rows: Rows) -> None:
+    text = run(
+        "add", "--user-id", "u", "nightly", "--cron", "0 2 * * *", "--time-zone", "Europe/Berlin", "--object", "Contact"
+    )
+    assert "nightly, 0 2 * * * (Europe/Berlin): refresh Contact" in text
+    assert text.count("UTC)") == 5
+    trigger_id = str(rows("SELECT id FROM sfsync.triggers")[0][0])
+    listed = json.loads(run("list", "--json"))
+    assert [(one["name"], one["cron"], one["objects"]) for one in listed] == [("nightly", "0 2 * * *", ["Contact"])]
+    assert "nightly" in run("list", "--user-id", "u")
+    fired = json.loads(run("fire", trigger_id, "--idempotency-key", "k", "--json"))
+    assert (fired["state"], fired["repeated"]) == ("ready", False)
+    assert "fired before" in run("fire", trigger_id, "--idempotency-key", "k")
+    shown = json.loads(run("show", trigger_id, "--json"))
+    assert len(shown["upcoming"]) == 5
+    assert [one["cause"] for one in shown["firings"]] == ["manual"]
+    assert "Firings" in run("show", trigger_id)
+    assert json.loads(run("disable", trigger_id, "--json"))["next_due_at"] is None
+    assert "Enabled" in run("enable", trigger_id)
+    assert "Removed" in run("remove", trigger_id)
+    assert "no trigger" in run("show", trigger_id, code=Exit.REFUSED)
+
+
+def test_the_kinds_of_work(run: Run) -> None:
+    lines = '{"object": "Contact", "operation": "create", "fields": {"LastName": "{{who}}"}}\n\n'
+    made: dict[str, Any] = json.loads(run("add", "--user-id", "u", "a", "--actions", "-", "--json", stdin=lines))
+    assert (made["type"], made["overlap"], made["actions"][0]["object"]) == ("manual_trigger", "allow", "Contact")
+    assert made["upcoming"] == []
+    given = ("--capability", "create_contact", "--parameters", '{"LastName": "Ito"}', "--every", "15m")
+    made = json.loads(run("add", "--user-id", "u", "b", *given, "--json"))
+    assert (made["every_seconds"], made["parameters"]) == (900, {"LastName": "Ito"})
+    assert "who" in run("fire", "1", code=Exit.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--cron", "0 2 * *", "--all-objects"), "five fields"),
+        (("--cron", "0 2 * * *", "--time-zone", "Berlin", "--all-objects"), "did you mean Europe/Berlin"),
+        (("--every", "often", "--all-objects"), "90s, 15m"),
+        (("--every", "1s", "--all-objects"), "5 seconds"),
+        (("--cron", "0 2 * * *"), "choose what it does"),
+        (("--capability", "make_tea"), "create_contact"),
+        (("--capability", "create_contact", "--parameters", "[1]"), "no JSON object"),
+        (("--actions", "/nowhere.jsonl"), "cannot read"),
+        (("--all-objects", "--missed", "never", "--every", "1h"), "skip, once, all"),
+    ],
+)
+def test_what_is_wrong_is_said(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    assert words in run("add", "--user-id", "u", "x", *arguments, code=Exit.USAGE).replace("\n", " ")
+
+
+def test_who_is_not_connected_is_told(run: Run) -> None:
+    assert "sfsync connect" in run("add", "--user-id", "nobody", "x", "--all-objects", code=Exit.DISCONNECTED)

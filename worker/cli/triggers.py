@@ -1,0 +1,274 @@
+"""`sfsync triggers`: work that a timetable or a caller starts."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+
+from worker import exact
+from worker.cli.output import Exit, Json, UserId, age, console, fail, show_json, show_table
+from worker.runtime import Runtime
+from worker.settings import load_settings
+from worker.triggers import fire as firing
+from worker.triggers import store
+from worker.triggers.schedule import ScheduleError, interval
+from worker.triggers.store import Asked
+
+NEXT = 5  # due times shown
+
+triggers = typer.Typer(no_args_is_help=True, help="Work that a timetable or a caller starts.")
+TriggerId = Annotated[int, typer.Argument(help="The trigger's id, as `list` shows it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(triggers, name="triggers")
+
+
+def _runtime() -> Runtime:
+    rt = Runtime(load_settings(), application="sfsync-cli")
+    rt.database.check_server()
+    return rt
+
+
+@triggers.command()
+def add(
+    user_id: UserId,
+    name: Annotated[str, typer.Argument(help="What to call it; one of that name for each user.")],
+    cron: Annotated[str | None, typer.Option(help="Five fields: minute hour day month weekday.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Of the cron line, as Europe/Berlin; UTC if none.")] = None,
+    every: Annotated[str | None, typer.Option(help="An interval instead of a cron line: 90s, 15m, 2h, 1d.")] = None,
+    objects: Annotated[list[str] | None, typer.Option("--object", help="Refresh this object; several times.")] = None,
+    all_objects: Annotated[bool, typer.Option("--all-objects", help="Refresh all that is mirrored.")] = False,
+    capability: Annotated[str | None, typer.Option(help="Execute this capability.")] = None,
+    parameters: Annotated[str | None, typer.Option(help="Its parameters, a JSON object.")] = None,
+    actions: Annotated[Path | None, typer.Option(help="Do these writes: a file of JSON lines; - for stdin.")] = None,
+    missed: Annotated[str, typer.Option(help="What was missed while nobody looked: skip, once, all.")] = "once",
+    missed_limit: Annotated[int, typer.Option(help="With all: at most so many, the newest.")] = 10,
+    grace: Annotated[str, typer.Option(help="Later than this is missed.")] = "60s",
+    overlap: Annotated[str | None, typer.Option(help="While earlier work goes on: skip, queue, allow.")] = None,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Add it switched off.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Add a trigger. With --cron or --every the timetable fires it, without them `fire` does."""
+    try:
+        every_seconds = interval(every).total_seconds() if every is not None else None
+        grace_seconds = interval(grace).total_seconds()
+    except ScheduleError as error:
+        raise fail(str(error), Exit.USAGE) from None
+    refreshes = all_objects or bool(objects)
+    if refreshes == (capability is not None or actions is not None):
+        raise fail("choose what it does: --object or --all-objects, --capability, or --actions", Exit.USAGE)
+    asked = Asked(
+        name=name,
+        type="manual_trigger" if cron is None and every is None else "scheduled_trigger",
+        workflow_action="process_data" if refreshes else "execute_service",
+        cron=cron,
+        time_zone=time_zone,
+        every_seconds=every_seconds,
+        capability=capability,
+        parameters=_object(parameters, "--parameters") if parameters is not None else None,
+        actions=_lines(actions) if actions is not None else None,
+        objects=list(objects or ()) if refreshes else None,
+        missed=missed,
+        missed_limit=missed_limit,
+        grace_seconds=grace_seconds,
+        overlap=overlap,
+        enabled=not disabled,
+    )
+    rt = _runtime()
+    now = rt.now()
+    new = store.checked(asked, now, rt.triggers.capabilities)
+    with rt.database.transaction() as session:
+        connection_id = store.connection_of(session, user_id)
+        if connection_id is None:
+            raise fail(f"{user_id} is not connected; `sfsync connect --user-id {user_id}`", Exit.DISCONNECTED)
+        row = store.add(session, connection_id, new, now)
+        found = store.shown(session, trigger_id=row.id)[0]
+        upcoming = store.upcoming(row, now, NEXT)
+    if as_json:
+        show_json({**found, "upcoming": upcoming})
+        return
+    console.print(f"[green]✓[/green] Added the trigger {row.id}: {_plain(found)}", highlight=False)
+    _show_upcoming(upcoming, row.time_zone)
+    if not upcoming:
+        console.print(f"  fire it: sfsync triggers fire {row.id}", highlight=False)
+
+
+def _object(text: str, option: str) -> dict[str, Any]:
+    try:
+        value = exact.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise fail(f'{option} is no JSON object, such as {{"LastName": "Ito"}}', Exit.USAGE)
+    return value
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+    except OSError as error:
+        raise fail(f"--actions: cannot read {file} ({error.strerror})", Exit.USAGE) from None
+    return [
+        _object(line, f"--actions: line {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()
+    ]
+
+
+def _plain(trigger: Mapping[str, Any]) -> str:
+    return f"{trigger['name']}, {_when(trigger)}: {_what(trigger)}"
+
+
+def _when(trigger: Mapping[str, Any]) -> str:
+    if trigger.get("cron"):
+        return f"{trigger['cron']} ({trigger['time_zone']})"
+    return f"every {age(trigger['every_seconds'])}" if trigger.get("every_seconds") else "by hand"
+
+
+def _what(trigger: Mapping[str, Any]) -> str:
+    if "objects" in trigger:
+        return f"refresh {', '.join(trigger['objects']) or 'all that is mirrored'}"
+    return str(trigger["capability"]) if "capability" in trigger else f"{len(trigger['actions'])} actions"
+
+
+def _show_upcoming(upcoming: Sequence[datetime], time_zone: str) -> None:
+    for number, at in enumerate(upcoming):
+        local = at.astimezone(ZoneInfo(time_zone))
+        utc = "" if time_zone == "UTC" else f"  ({at:%Y-%m-%d %H:%M} UTC)"
+        console.print(f"  {'next' if number == 0 else '    '}  {local:%a %Y-%m-%d %H:%M:%S %Z}{utc}", highlight=False)
+
+
+@triggers.command("list")
+def list_(
+    user_id: Annotated[str | None, typer.Option("--user-id", help="Only of this user.")] = None, as_json: Json = False
+) -> None:
+    """List triggers: when they fire next, and how it went last."""
+    rt = _runtime()
+    with rt.database.transaction() as session:
+        found = store.shown(session, users=[user_id] if user_id else None)
+    if as_json:
+        show_json(found)
+        return
+    columns = ("id", "user", "name", "when", "does", "next due (UTC)", "last", "state")
+    show_table("Triggers", columns, [_row(one) for one in found])
+
+
+def _row(trigger: Mapping[str, Any]) -> list[object]:
+    last = trigger.get("last_state")
+    resting = trigger["enabled"] and trigger["connection_state"] != "active"
+    state = f"rests: {trigger['connection_state']}" if resting else "enabled" if trigger["enabled"] else "disabled"
+    return [
+        str(trigger["id"]),
+        trigger["user_id"],
+        trigger["name"],
+        _when(trigger),
+        _what(trigger),
+        _moment(trigger["next_due_at"]),
+        f"{_moment(trigger['last_at'])} {last}" if last else None,
+        state,
+    ]
+
+
+def _moment(at: datetime | None) -> str | None:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else None
+
+
+@triggers.command()
+def show(
+    trigger_id: TriggerId,
+    limit: Annotated[int, typer.Option(min=1, help="Firings at most, newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show one trigger: what it does, its next due times, its firings and what they caused."""
+    rt = _runtime()
+    with rt.database.transaction() as session:
+        row, _ = _found(store.find(session, trigger_id), trigger_id)
+        trigger = store.shown(session, trigger_id=trigger_id)[0]
+        upcoming = store.upcoming(row, rt.now(), NEXT) if row.enabled else []
+        history = store.firings(session, trigger_id, limit)
+    if as_json:
+        show_json({**trigger, "upcoming": upcoming, "firings": history})
+        return
+    for name, value in trigger.items():
+        shown = exact.dumps(value) if isinstance(value, dict | list) else "–" if value is None else str(value)
+        console.print(f"{name:>18}  {shown}", highlight=False, markup=False)
+    _show_upcoming(upcoming, row.time_zone)
+    columns = ("id", "due (UTC)", "fired (UTC)", "cause", "state", "#missed", "caused", "reason")
+    show_table("Firings", columns, [_firing_row(one) for one in history])
+
+
+def _firing_row(one: Mapping[str, Any]) -> list[object]:
+    runs, actions = one["run_ids"], one["action_ids"]
+    caused = [f"runs {', '.join(map(str, runs))}"] if runs else []
+    caused += [f"action {actions[0]}" if len(actions) == 1 else f"{len(actions)} actions"] if actions else []
+    moments = (_moment(one["due_at"]), _moment(one["fired_at"]))
+    return [str(one["id"]), *moments, one["cause"], one["state"], one["missed"], "; ".join(caused), one["reason"]]
+
+
+def _found(found: Any, trigger_id: int) -> Any:
+    if found is None:
+        raise fail(f"there is no trigger {trigger_id}; `sfsync triggers list` shows them", Exit.REFUSED)
+    return found
+
+
+@triggers.command()
+def fire(
+    trigger_id: TriggerId,
+    parameters: Annotated[str, typer.Option(help="A JSON object.")] = "{}",
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key again fires nothing new.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fire a trigger now, whatever its timetable says."""
+    rt = _runtime()
+    given = _object(parameters, "--parameters")
+    fired = _found(firing.fire(rt.triggers, trigger_id, given, idempotency_key, rt.now()), trigger_id)
+    with rt.database.transaction() as session:
+        found = store.firing(session, fired.id)
+    assert found is not None
+    if as_json:
+        show_json({**found, "repeated": fired.repeated})
+        return
+    before = " (it was fired before under this key)" if fired.repeated else ""
+    console.print(f"Firing {fired.id} is {found['state']}{before}. {found['reason'] or ''}", highlight=False)
+    console.print(f"  follow it: sfsync triggers show {trigger_id}", highlight=False)
+
+
+@triggers.command()
+def enable(trigger_id: TriggerId, as_json: Json = False) -> None:
+    """Switch a trigger on. What fell due while it was off is not made up for."""
+    _switch(trigger_id, enabled=True, as_json=as_json)
+
+
+@triggers.command()
+def disable(trigger_id: TriggerId, as_json: Json = False) -> None:
+    """Switch a trigger off. What it has started goes on."""
+    _switch(trigger_id, enabled=False, as_json=as_json)
+
+
+def _switch(trigger_id: int, *, enabled: bool, as_json: bool) -> None:
+    rt = _runtime()
+    now = rt.now()
+    with rt.database.transaction() as session:
+        row, _ = _found(store.find(session, trigger_id, lock=True), trigger_id)
+        store.enable(row, now, enabled=enabled)
+    if as_json:
+        show_json({"id": row.id, "enabled": row.enabled, "next_due_at": row.next_due_at})
+        return
+    console.print(f"{'Enabled' if enabled else 'Disabled'} the trigger {row.id}, {row.name}.", highlight=False)
+    _show_upcoming(store.upcoming(row, now, NEXT) if enabled else [], row.time_zone)
+
+
+@triggers.command()
+def remove(trigger_id: TriggerId, as_json: Json = False) -> None:
+    """Forget a trigger with its history. What it has started goes on."""
+    with _runtime().database.transaction() as session:
+        _found(store.find(session, trigger_id, lock=True), trigger_id)
+        store.remove(session, trigger_id)
+    if as_json:
+        show_json({"id": trigger_id, "removed": True})
+    else:
+        console.print(f"Removed the trigger {trigger_id}.")

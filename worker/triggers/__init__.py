@@ -1,0 +1,1 @@
+"""Triggers: due times, firings, and the work that they start."""
