@@ -16,7 +16,7 @@ import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from local_org import exchange, seed, tls
+from local_org import define, exchange, seed, tls
 from local_org.org import DEFAULT_PASSWORD, Org
 from local_org.proxy import HOSTS as PROXIED_HOSTS
 from local_org.proxy import Proxy
@@ -71,6 +71,9 @@ def main(
     seed_: Annotated[
         str | None, typer.Option("--seed", help=f"Records to start from: OBJECT=COUNT,… (default {DEFAULT_SEED}).")
     ] = None,
+    define_: Annotated[
+        Path | None, typer.Option("--define", help="A JSON file with objects, fields, users, rules, ….")
+    ] = None,
     client_id: Annotated[str, typer.Option(help="Consumer key of the connected app.")] = DEFAULT_CLIENT_ID,
     client_secret: Annotated[str, typer.Option(help="Its secret.")] = DEFAULT_CLIENT_SECRET,
     redirect_uri: Annotated[
@@ -94,7 +97,7 @@ def main(
         raise typer.Exit(2)
     org = Org(data.resolve())
     try:
-        prepare(org, import_, seed_)
+        prepare(org, import_, seed_, define_)
     except ValueError as error:
         org.close()
         console.print(f"[red]local org:[/red] {error}", highlight=False)
@@ -138,17 +141,15 @@ def _proxy(org_listener: socket.socket, host: str, port: int) -> ProxyPort:
     return ProxyPort(Proxy(target_host, target_port), listen(host, port))
 
 
-def prepare(org: Org, import_folder: Path | None, seed_text: str | None) -> None:
+def prepare(org: Org, import_folder: Path | None, seed_text: str | None, definition: Path | None = None) -> None:
     """Fill a new org; an old one keeps what it has, and gets what is missing up to the seed's counts."""
+    seed.seed_basics(org, users=0 if import_folder and (import_folder / "User.csv").exists() else seed.USERS)
+    if definition is not None:
+        define.apply_file(org, definition)
     with progress() as tell:
-        if import_folder is not None:
-            has_users = (import_folder / "User.csv").exists()
-            seed.seed_basics(org, users=0 if has_users else seed.USERS)
-            if not org.store.setting("imported", False):
-                exchange.import_folder(org, import_folder, tell)
-                org.store.keep_setting("imported", True)
-        else:
-            seed.seed_basics(org)
+        if import_folder is not None and not org.store.setting("imported", False):
+            exchange.import_folder(org, import_folder, tell)
+            org.store.keep_setting("imported", True)
         if seed_text is not None or import_folder is None:
             seed.seed(org, seed.parse_counts(seed_text or DEFAULT_SEED), tell)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from local_org.catalogue import Catalogue
+from local_org.objects.setup import ENTITY, FIELD
 from local_org.store import Store
 
 
@@ -50,9 +51,20 @@ class Access:
             conn.executemany("DELETE FROM _hidden_rows WHERE user_id = ? AND id = ?", [(user_id, i) for i in ids])
         self._rows = self._users_with_hidden_rows()
 
-    def row_filter(self, user_id: str, _object_name: str, alias: str) -> str:
+    def row_filter(self, user_id: str, object_name: str, alias: str) -> str:
         """An SQL condition on the row called `alias`, or "" if the user sees every row."""
+        if object_name in (ENTITY, FIELD) and user_id in self._hidden:
+            return self._seen_definitions(user_id, object_name, alias)
         if user_id not in self._rows:
             return ""
         hidden = f"SELECT id FROM _hidden_rows WHERE user_id = '{user_id}'"
         return f'{alias}."Id" NOT IN ({hidden})'
+
+    def _seen_definitions(self, user_id: str, object_name: str, alias: str) -> str:
+        seen = list(self.catalogue(user_id).objects())
+        ids = (
+            [item.name for item in seen]
+            if object_name == ENTITY
+            else [f"{i.name}.{f.name}" for i in seen for f in i.fields.values()]
+        )
+        return f"""{alias}."Id" IN ({", ".join(f"'{name}'" for name in ids)})"""

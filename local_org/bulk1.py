@@ -166,7 +166,7 @@ def _add_batch(ctx: Context, job: Job) -> Job:
         return _start(ctx, _new_batch(ctx, job, data))
     soql = data.decode("utf-8").strip()
     with ctx.store.read() as conn:
-        bulk_query.check(translated(ctx.org, ctx.user, conn, soql, all_rows=job.operation == "queryAll"))
+        bulk_query.check(translated(ctx, conn, soql, all_rows=job.operation == "queryAll"))
     if job.chunk_rows is None:
         return _start(ctx, _new_batch(ctx, job, data, query=soql))
     whole = _new_batch(ctx, job, data, query=soql, state="Aborted")

@@ -1,11 +1,8 @@
 """Bulk API 2.0 ingest jobs. Source: Bulk API 2.0 and Bulk API Developer Guide, "Bulk API 2.0 Ingest"."""
 
-import email.parser
-import email.policy
 import json
 import shutil
 from collections.abc import Iterator
-from email.message import EmailMessage
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -49,7 +46,7 @@ def upload_path(ctx: Context, job: Job) -> Upload:
 
 def create(ctx: Context) -> dict[str, Any]:
     """POST jobs/ingest: JSON opens a job; multipart brings its data too and closes it."""
-    if ctx.headers.get("content-type", "").startswith("multipart/form-data"):
+    if ctx.is_multipart():
         return _create_whole(ctx)
     return _create(ctx, ctx.json_object()).basics()
 
@@ -104,33 +101,21 @@ def _check_quota(ctx: Context) -> None:
 
 
 def _create_whole(ctx: Context) -> dict[str, Any]:
-    parts = {part.get_param("name", header="content-disposition"): part for part in _parts(ctx)}
+    parts = ctx.parts()
     if "job" not in parts or "content" not in parts:
         text = "Multipart requests need the parts job and content"
         raise ApiError(400, "INVALID_MULTIPART_REQUEST", text)
     try:
-        body = json.loads(_bytes(parts["job"]))
+        body = json.loads(parts["job"])
     except ValueError as error:
         raise unreadable_json(f"Unexpected character: {error} at [line:1, column:1]") from None
-    content = _bytes(parts["content"])
+    content = parts["content"]
     if len(content.decode("utf-8", "replace")) > MAX_INLINE_CHARACTERS:
         text = f"The content part holds more than {MAX_INLINE_CHARACTERS} characters"
         raise ApiError(400, "INVALID_MULTIPART_REQUEST", text)
     job = _create(ctx, body)
     upload_path(ctx, job).path.write_bytes(content)
     return _close(ctx, job).basics()
-
-
-def _parts(ctx: Context) -> Iterator[EmailMessage]:
-    raw = ctx.upload.read_bytes() if ctx.upload else ctx.body
-    head = f"Content-Type: {ctx.headers['content-type']}\r\n\r\n".encode()
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + raw)
-    return (part for part in message.iter_parts() if isinstance(part, EmailMessage))
-
-
-def _bytes(part: EmailMessage) -> bytes:
-    payload = part.get_payload(decode=True)
-    return payload if isinstance(payload, bytes) else b""
 
 
 # -- a job

@@ -23,7 +23,7 @@ from local_org.bulk_jobs import (
 )
 from local_org.context import Answer, Context
 from local_org.errors import ApiError
-from local_org.query import translated
+from local_org.query import translated, translated_for
 from local_org.soql.plan import ChildRecords, Plan, TypedParent
 from local_org.soql.runtime import run
 from local_org.soql.sql import NOTHING, Sql, joined
@@ -56,7 +56,7 @@ def create(ctx: Context) -> dict[str, Any]:
     line_ending = chosen(body, "lineEnding", LINE_ENDINGS, "LF")
     soql = str(body.get("query") or "")
     with ctx.store.read() as conn:
-        plan = translated(ctx.org, ctx.user, conn, soql, all_rows=operation == "queryAll")
+        plan = translated(ctx, conn, soql, all_rows=operation == "queryAll")
     check(plan)
     jobs = ctx.org.jobs
     if jobs.count_since("query", ctx.store.clock.now_ms() - _DAY_MS) >= MAX_JOBS_A_DAY:
@@ -206,7 +206,7 @@ def _row(locator: str | None, rows: int) -> int:
 
 def job_plan(org: "Org", conn: sqlite3.Connection, job: Job) -> Plan:
     """The plan of a job's query, narrowed to its PK chunk if it has one."""
-    plan = translated(org, job.user, conn, job.query or "", all_rows=job.operation == "queryAll")
+    plan = translated_for(org, job.user, conn, job.query or "", all_rows=job.operation == "queryAll")
     if job.id_range is None:
         return plan
     first, after = job.id_range

@@ -106,9 +106,9 @@ class OrgControl:
         """Forget these rules; jobs that hang go on."""
         self._call("DELETE", "bulk-faults")
 
-    def add_object(self, name: str, key_prefix: str, fields: list[dict[str, Any]]) -> None:
-        """Add a custom object with fields in the catalogue's words."""
-        self._call("POST", "objects", {"name": name, "key_prefix": key_prefix, "fields": fields})
+    def add_object(self, name: str, key_prefix: str, fields: list[dict[str, Any]], **flags: Any) -> None:
+        """Add an object with fields in the catalogue's words; flags such as `bulk=False`, `system_fields=False`."""
+        self._call("POST", "objects", {"name": name, "key_prefix": key_prefix, "fields": fields, **flags})
 
     def add_field(self, object_name: str, field: str, **words: Any) -> None:
         """Add or replace a field: `add_field("Contact", "Score__c", type="double", precision=18, scale=2)`."""
@@ -147,6 +147,14 @@ class OrgControl:
     def hide(self, user: str, **what: Any) -> None:
         """Hide `objects`, `fields` or `rows` from a user; `show_rows` shows rows again."""
         self._call("POST", "hide", {"user": user, **what})
+
+    def define(self, definition: dict[str, Any]) -> None:
+        """Apply a definition: objects, fields, users, rules, sight, apps, settings, records."""
+        self._call("POST", "define", definition)
+
+    def add_user(self, username: str, **fields: Any) -> str:
+        """Add a user, found by the user name; the id."""
+        return cast("str", self._call("POST", "users", {"Username": username, **fields})["id"])
 
     def put_client(self, client_id: str, **words: Any) -> None:
         """Add or replace a connected app."""

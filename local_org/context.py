@@ -1,10 +1,13 @@
 """What a handler of the data API gets and gives: one call, and one answer."""
 
+import base64
+import email.parser
+import email.policy
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ from starlette.responses import Response
 from local_org.bulk_results import FileSlices
 from local_org.catalogue import Catalogue, ObjectType
 from local_org.dml import Change, savepoint
-from local_org.errors import not_found, unreadable_json
+from local_org.errors import ApiError, not_found, unreadable_json
 from local_org.store import Store
 
 if TYPE_CHECKING:
@@ -107,6 +110,32 @@ class Context:
             raise unreadable_json("The HTTP entity body is required, but this request has no entity body.")
         return value
 
+    def is_multipart(self) -> bool:
+        return self.headers.get("content-type", "").startswith("multipart/form-data")
+
+    def parts(self) -> dict[str, bytes]:
+        """The parts of a multipart body by name."""
+        raw = self.upload.read_bytes() if self.upload else self.body
+        head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode()
+        message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + raw)
+        found: dict[str, bytes] = {}
+        for part in message.iter_parts():
+            payload = part.get_payload(decode=True)
+            name = part.get_param("name", header="content-disposition")
+            found[str(name)] = payload if isinstance(payload, bytes) else b""
+        return found
+
+    def multipart_object(self, item: ObjectType) -> dict[str, Any]:
+        """A record whose blobs come as parts of their own, beside one part of JSON. Raises ApiError."""
+        blobs = {field.name: "" for field in item.fields.values() if field.type == "base64"}
+        parts = self.parts()
+        texts = [body for name, body in parts.items() if name not in blobs]
+        if len(texts) != 1:
+            text = "Multipart requests need one part of JSON and a part for each blob field"
+            raise ApiError(400, "INVALID_MULTIPART_REQUEST", text)
+        given = {name: base64.b64encode(parts[name]).decode() for name in blobs if name in parts}
+        return {**replace(self, body=texts[0]).json_object(), **given}
+
     def object(self, name: str) -> ObjectType:
         """An object that the path names. Raises ApiError NOT_FOUND."""
         item = self.catalogue.object(name)
@@ -117,6 +146,10 @@ class Context:
     def url(self, path: str) -> str:
         """A path of this version: url("sobjects/Account") is /services/data/v68.0/sobjects/Account."""
         return f"/services/data/v{self.version}/{path}"
+
+    def narrowed(self, object_names: Iterable[str]) -> "Context":
+        """The same call, for which these objects do not exist."""
+        return replace(self, catalogue=self.catalogue.hidden(object_names, {}))
 
     def row_filter(self, object_name: str, alias: str) -> str:
         """An SQL condition that hides the rows which the user may not see, or "" if there are none."""

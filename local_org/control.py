@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from local_org import deletion, dml, exchange, rollups, seed
-from local_org.catalogue import STRINGS, ObjectType, field_from_data
+from local_org import define, deletion, dml, exchange, seed
+from local_org.catalogue import ObjectType
 from local_org.context import Answer
 from local_org.errors import ApiError
-from local_org.formula import formula_sql
-from local_org.objects.build import build, make, record_id, system_fields
+from local_org.objects.setup import ENTITY, FIELD
 from local_org.org import Org
 from local_org.schema import quoted
-from local_org.tokens import Client
 
 BLOCK = 2_000
 WRITABLE_TEXT = frozenset({"string", "textarea", "phone"})
@@ -47,7 +45,7 @@ def status(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
     """Counts of living records, clock and settings."""
     counts = {}
     with org.store.read() as conn:
-        for item in org.store.catalogue.objects():
+        for item in (each for each in org.store.catalogue.objects() if each.name not in (ENTITY, FIELD)):
             alive = 'WHERE NOT "IsDeleted"' if item.field("IsDeleted") else ""
             counts[item.name] = conn.execute(f"SELECT count(*) FROM {quoted(item.name)} {alive}").fetchone()[0]
     return {
@@ -58,10 +56,7 @@ def status(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _object(org: Org, values: dict[str, Any]) -> ObjectType:
-    item = org.store.catalogue.object(str(values["object"]))
-    if item is None:
-        raise ValueError(f"there is no object {values['object']}")
-    return item
+    return define.existing(org, str(values["object"]))
 
 
 def _chosen(org: Org, item: ObjectType, values: dict[str, Any], *, deleted: bool = False) -> list[str]:
@@ -185,21 +180,26 @@ def set_rules(org: Org, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def hide(org: Org, values: dict[str, Any]) -> dict[str, Any]:
-    """Hide from `user`: `objects`, `fields` ({object: [names]}) and `rows` (ids); `show_rows` shows ids again."""
-    user = str(values["user"])
-    if "objects" in values or "fields" in values:
-        org.access.hide(user, values.get("objects", []), values.get("fields", {}))
-    org.access.hide_rows(user, values.get("rows", []))
-    org.access.show_rows(user, values.get("show_rows", []))
+    """Hide things from a user; see define.hide."""
+    define.hide(org, values)
     return {}
 
 
 def put_client(org: Org, values: dict[str, Any]) -> dict[str, Any]:
-    """Add or replace a connected app: `id`, `secret`, `redirect_uris`, `scopes`, `certificate`, `run_as`, …"""
-    lists = {key: tuple(values.get(key, ())) for key in ("redirect_uris", "scopes")}
-    given: dict[str, Any] = {**values, **lists}
-    org.tokens.put_client(Client(**given))
+    """Add or replace a connected app."""
+    define.put_client(org, values)
     return {"id": values["id"]}
+
+
+def add_user(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Add a user; the id."""
+    return {"id": define.add_user(org, values)}
+
+
+def apply_definition(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Objects, fields, users, rules, sight, apps, settings and records in one document; see define."""
+    define.apply(org, values)
+    return {}
 
 
 def snapshot(org: Org, values: dict[str, Any]) -> dict[str, Any]:
@@ -299,41 +299,20 @@ def clear_bulk_faults(org: Org, _values: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_object(org: Org, values: dict[str, Any]) -> dict[str, Any]:
-    """Add a custom object: `name`, `key_prefix`, `label`, `fields` in the catalogue's words."""
-    name, prefix = str(values["name"]), str(values["key_prefix"])
-    fields = [record_id(name), *system_fields(), *(field_from_data(field) for field in values.get("fields", []))]
-    label = str(values.get("label", name))
-    org.store.add_objects([build(name, prefix, f"{label}s", fields, custom=True)])
-    return {"name": name}
+    """Add an object; see define.add_object."""
+    return {"name": define.add_object(org, values)}
 
 
 def add_field(org: Org, values: dict[str, Any]) -> dict[str, Any]:
-    """Add or replace a field of an object: `field` is its name, the rest are the catalogue's words.
-
-    `formula` makes it calculated; `rollup` is [child object, its reference, COUNT|SUM|MIN|MAX, its field].
-    """
-    item = _object(org, {"object": values["name"]})
-    name = str(values["field"])
-    data = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key not in ("name", "field")}
-    words: dict[str, Any] = {"custom": True, "label": name, "type": "string", "length": 255, **data}
-    if "formula" in data or "rollup" in data:
-        words |= {"calculated": True, "createable": False, "updateable": False}
-    if words["type"] not in STRINGS and "length" not in data:
-        words["length"] = 18 if words["type"] == "reference" else 0
-    field = make(words.pop("type"), name, words.pop("label"), **words)
-    changed = item.with_fields([field])
-    if field.formula is not None:
-        formula_sql(org.store.catalogue.changed(changed, 0), item.name, field, "t")
-    org.store.add_objects([changed])
-    if field.rollup is not None:
-        recalculate(org, {"object": item.name})
-    return {"field": field.name}
+    """Add or replace a field of an object: `field` is its name, the rest are the catalogue's words."""
+    words = {key: value for key, value in values.items() if key not in ("name", "field")}
+    (name,) = define.add_fields(org, str(values["name"]), [{"name": str(values["field"]), "custom": True, **words}])
+    return {"field": name}
 
 
 def recalculate(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     """Work out the roll-up fields of `object` again, without stamping the records."""
-    with org.store.write() as conn:
-        rollups.recalculate(org.change(conn, org.admin_id), _object(org, values))
+    define.recalculate(org, str(values["object"]))
     return {}
 
 
@@ -387,5 +366,7 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Handler], ...] = tuple(
         ("POST", r"objects/(?P<name>\w+)/fields", add_field),
         ("DELETE", r"objects/(?P<name>\w+)/fields/(?P<field>\w+)", remove_field),
         ("POST", "settings", change_settings),
+        ("POST", "users", add_user),
+        ("POST", "define", apply_definition),
     )
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from local_org.catalogue import ObjectType
 from local_org.errors import ApiError
-from local_org.query import translated
+from local_org.query import translated_for
 from local_org.schema import quoted
 from local_org.soql.runtime import run
 
@@ -74,7 +74,7 @@ class CustomRules:
 
     def _fulfils(self, change: "Change", item: ObjectType, record_id: str, condition: str) -> bool:
         soql = f"SELECT Id FROM {item.name} WHERE Id = '{record_id}' AND ({condition})"
-        plan = translated(self._org, change.user_id, change.conn, soql, all_rows=False)
+        plan = translated_for(self._org, change.user_id, change.conn, soql, all_rows=False)
         return run(change.conn, plan.ids()).fetchone() is not None
 
     def _check_duplicate(self, change: "Change", item: ObjectType, record_id: str, rule: DuplicateRule) -> None:

@@ -13,6 +13,13 @@ Row = dict[str, Any]
 # (row as it will be saved, row as it was or None, names that the caller gave a value, now) → nothing
 Deriver = Callable[[Row, Mapping[str, Stored] | None, frozenset[str], int], None]
 
+
+def attachment(row: Row, _old: Mapping[str, Stored] | None, _given: frozenset[str], _now: int) -> None:
+    """BodyLength counts the bytes of the body."""
+    body = str(row.get("Body") or "")
+    row["BodyLength"] = len(body) // 4 * 3 - body[-2:].count("=")
+
+
 LIKELY = frozenset({"Commit", "Most Likely", "Closed"})
 
 
@@ -94,6 +101,7 @@ DERIVERS: dict[str, Deriver] = {
     "Task": task,
     "Case": case,
     "CampaignMember": campaign_member,
+    "Attachment": attachment,
 }
 
 

@@ -16,6 +16,7 @@ from local_org.dml import default_of
 from local_org.errors import ApiError
 from local_org.ids import ALPHABET, number_of
 from local_org.objects.build import area, build, record_id, system_fields, text
+from local_org.objects.setup import ENTITY, FIELD
 from local_org.org import Org
 from local_org.schema import quoted
 from local_org.values import NUMBERS, Stored, datetime_text, from_json, number_text, time_text
@@ -149,6 +150,8 @@ def export_folder(org: Org, folder: Path) -> dict[str, int]:
     counts = {}
     with org.store.read() as conn:
         for item in org.store.catalogue.objects():
+            if item.name in (ENTITY, FIELD):
+                continue  # the org writes these itself
             columns = ", ".join(quoted(field.name) for field in item.stored)
             rows = conn.execute(f'SELECT {columns} FROM {quoted(item.name)} ORDER BY "Id"')
             count = _export_object(folder / f"{item.name}.csv", item, rows)

@@ -27,11 +27,9 @@ def versions() -> list[dict[str, str]]:
     ]
 
 
-_RESOURCES = ("tooling", "metadata", "eclair", "folders", "chatter", "tabs", "appMenu", "quickActions",
-              "queryAll", "wave", "analytics", "search", "composite", "parameterizedSearch", "fingerprint",
-              "theme", "nouns", "event", "recent", "connect", "licensing", "limits", "process", "dedupe",
-              "query", "jobs", "match", "compactLayouts", "knowledgeManagement", "sobjects", "actions",
-              "support", "ui-api")  # fmt: skip
+# Those that answer here; a real org has more.
+_RESOURCES = ("tooling", "tabs", "quickActions", "queryAll", "search", "composite", "parameterizedSearch", "theme",
+              "recent", "limits", "query", "jobs", "compactLayouts", "sobjects", "ui-api")  # fmt: skip
 
 
 def resources(base: str, identity: str) -> dict[str, str]:
@@ -97,13 +95,6 @@ def record_types(ctx: Context, item: ObjectType, base: str) -> list[dict[str, An
         rows = conn.execute(sql, (item.name,)).fetchall()
     infos = [describe.record_type_info(item, base, row, default=i == 0) for i, row in enumerate(rows)]
     return [*infos, describe.record_type_info(item, base, None, default=not rows)]
-
-
-def basic_information(ctx: Context, object_name: str) -> dict[str, Any]:
-    """GET sobjects/{object}."""
-    item = ctx.object(object_name)
-    entry = describe.describe_entry(item, ctx.url("").rstrip("/"))
-    return {"objectDescribe": entry, "recentItems": []}
 
 
 def limits(ctx: Context) -> dict[str, Any]:

@@ -80,8 +80,8 @@ class Org:
 
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.store = Store(folder, clock)
-        if next(self.store.catalogue.objects(), None) is None:
-            self.store.add_objects(standard_objects())
+        missing = [item for item in standard_objects() if self.store.catalogue.object(item.name) is None]
+        self.store.add_objects(missing)
         self.settings = Settings().changed(self.store.setting("settings", {}))
         self.tokens = Tokens(folder, self.store.clock)
         self.access = Access(self.store)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from local_org import cursors
+from local_org.catalogue import Catalogue
 from local_org.columns import column_metadata
 from local_org.context import Context
 from local_org.errors import ApiError
+from local_org.objects.setup import ENTITY, FIELD
 from local_org.records import Record, Rendering
 from local_org.soql.parse import parse
 from local_org.soql.plan import ChildRecords, Plan
@@ -46,12 +48,19 @@ def _asked_batch(ctx: Context) -> int | None:
     return int(match[1]) if match else None
 
 
-def translated(org: "Org", user: str, conn: sqlite3.Connection, soql: str, *, all_rows: bool) -> Plan:
+def translated(ctx: Context, conn: sqlite3.Connection, soql: str, *, all_rows: bool) -> Plan:
+    """The plan of the query of a call. Raises ApiError."""
+    return translated_for(ctx.org, ctx.user, conn, soql, all_rows=all_rows, catalogue=ctx.catalogue)
+
+
+def translated_for(
+    org: "Org", user: str, conn: sqlite3.Connection, soql: str, *, all_rows: bool, catalogue: Catalogue | None = None
+) -> Plan:
     """The plan of a query, in the eyes of the user who asks. Raises ApiError."""
     world = World(
         text=soql,
         user=user,
-        catalogue=org.access.catalogue(user),
+        catalogue=catalogue or org.access.catalogue(user),
         column_sql=org.store.column_sql,
         row_filter=lambda name, alias: org.access.row_filter(user, name, alias),
         now_ms=org.store.clock.now_ms(),
@@ -72,7 +81,7 @@ def _zone(conn: sqlite3.Connection, user: str) -> ZoneInfo:
 def query(ctx: Context, soql: str, *, all_rows: bool, batch_size: int | None = None) -> Record:
     """The first page. `batch_size` is a wish, brought within 200 to 2000 rows."""
     with ctx.store.read() as conn:
-        plan = translated(ctx.org, ctx.user, conn, soql, all_rows=all_rows)
+        plan = translated(ctx, conn, soql, all_rows=all_rows)
         if plan.kind == "count":
             total = run(conn, plan.count()).fetchone()[0]
             return {"totalSize": total, "done": True, "records": []}
@@ -96,7 +105,7 @@ def more(ctx: Context, locator: str) -> Record:
     """A later page. The ids are those of the first call, the values are today's. Any `q` is ignored."""
     cursor, offset = cursors.find(ctx.store, locator, ctx.user)
     with ctx.store.read() as conn:
-        plan = translated(ctx.org, ctx.user, conn, cursor.soql, all_rows=cursor.all_rows)
+        plan = translated(ctx, conn, cursor.soql, all_rows=cursor.all_rows)
         for key in cursor.children:
             plan = _child_plan(plan, key)
         return _Pages(ctx, conn, cursor.soql, cursor.all_rows, cursor.batch).later(plan, cursor, offset)
@@ -123,6 +132,9 @@ class _Pages:
     def first(self, plan: Plan, path: tuple[str, ...] = (), parent: str | None = None) -> Record:
         """A whole result if it fits into one page; otherwise its ids go to disk and the first page is read by them."""
         rows = run(self.conn, _linked(plan.rows(), parent)).fetchmany(self.batch + 1)
+        if len(rows) > self.batch and plan.item.name in (ENTITY, FIELD):
+            text = f"{plan.item.name} does not support queryMore(), use LIMIT to restrict the results to a single batch"
+            raise ApiError(400, "EXCEEDED_ID_LIMIT", text)
         if len(rows) <= self.batch:
             records = [self.rendering.record(plan, row, path) for row in rows]
             return {"totalSize": len(records), "done": True, "records": records}
@@ -165,13 +177,13 @@ def _linked(sql: Sql, parent: str | None) -> Sql:
 def columns(ctx: Context, soql: str) -> dict[str, Any]:
     """GET query?q=&columns=true: what the query's columns are; the vendor's command line asks for it."""
     with ctx.store.read() as conn:
-        return column_metadata(translated(ctx.org, ctx.user, conn, soql, all_rows=False))
+        return column_metadata(translated(ctx, conn, soql, all_rows=False))
 
 
 def explain(ctx: Context, soql: str) -> dict[str, Any]:
     """GET query?explain=: a plan in the platform's words, with true cardinalities."""
     with ctx.store.read() as conn:
-        plan = translated(ctx.org, ctx.user, conn, soql, all_rows=False)
+        plan = translated(ctx, conn, soql, all_rows=False)
         table = plan.item.name
         size = conn.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]
         found = run(conn, plan.count()).fetchone()[0]

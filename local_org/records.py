@@ -29,10 +29,8 @@ class Rendering:
     def record(self, plan: Plan, row: Row, path: tuple[str, ...] = ()) -> Record:
         """One record with its attributes, its values in the order in which they were selected."""
         record_id = str(row[0])
-        return {
-            "attributes": self._attributes(plan.item.name, record_id),
-            **self._values(plan.outputs, row, record_id, path),
-        }
+        attributes = self._attributes(plan.item.name, record_id)
+        return {"attributes": attributes, **self._values(plan.outputs, row, record_id, path, attributes["url"])}
 
     def group(self, plan: Plan, row: Row) -> Record:
         """One group of an aggregate query."""
@@ -42,13 +40,15 @@ class Rendering:
         url = f"/services/data/v{self.version}/sobjects/{url_kind or kind}/{record_id}"
         return {"type": kind, "url": url}
 
-    def _values(self, outputs: Sequence[Output], row: Row, record_id: str, path: tuple[str, ...]) -> Record:
-        return {output.key: self._value(output, row, record_id, path) for output in outputs}
+    def _values(
+        self, outputs: Sequence[Output], row: Row, record_id: str, path: tuple[str, ...], url: str = ""
+    ) -> Record:
+        return {output.key: self._value(output, row, record_id, path, url) for output in outputs}
 
-    def _value(self, output: Output, row: Row, record_id: str, path: tuple[str, ...]) -> Any:
+    def _value(self, output: Output, row: Row, record_id: str, path: tuple[str, ...], url: str) -> Any:
         match output:
             case Leaf(field=field, index=index):
-                return self._leaf(output, field, row[index])
+                return blob_url(url, field, row[index]) or self._leaf(output, field, row[index])
             case Compound():
                 return compound_json(output.field, {part.field: row[part.index] for part in output.parts})
             case ParentRecord():
@@ -73,14 +73,20 @@ class Rendering:
             attributes = self._attributes(output.kind, record_id)
         else:
             attributes = self._attributes("Name", record_id, url_kind=row[output.type_index])
-        return {"attributes": attributes, **self._values(output.outputs, row, record_id, path)}
+        return {"attributes": attributes, **self._values(output.outputs, row, record_id, path, attributes["url"])}
 
     def _typed_parent(self, output: TypedParent, row: Row, path: tuple[str, ...]) -> Record | None:
         record_id, kind = row[output.id_index], row[output.type_index]
         if record_id is None:
             return None
         outputs = output.branches.get(kind, output.otherwise)
-        return {"attributes": self._attributes(kind, record_id), **self._values(outputs, row, record_id, path)}
+        attributes = self._attributes(kind, record_id)
+        return {"attributes": attributes, **self._values(outputs, row, record_id, path, attributes["url"])}
+
+
+def blob_url(record_url: str, field: Field, stored: Any) -> str | None:
+    """Where the bytes of a blob are; None for other fields and for no bytes."""
+    return f"{record_url}/{field.name}" if field.type == "base64" and stored is not None else None
 
 
 def compound_json(field: Field, parts: dict[Field, Any]) -> Record | None:

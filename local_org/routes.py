@@ -5,10 +5,13 @@ from local_org import (
     bulk_query,
     collections,
     composite,
+    layouts,
     metadata,
     query,
     replication,
     rows,
+    search,
+    tooling,
     tree,
     ui_records,
 )
@@ -30,6 +33,9 @@ def data_router() -> Router:
     add("queryAll", GET=query.run_query_all)
     add("query/{locator}", GET=more)
     add("queryAll/{locator}", GET=more)
+    add("search", GET=search.run)
+    add("parameterizedSearch", GET=search.parameterized_get, POST=search.parameterized_post)
+    _add_interface(router)
     _add_rows(router)
     _add_composite(router)
     _add_jobs(router)
@@ -39,7 +45,7 @@ def data_router() -> Router:
 def _add_rows(router: Router) -> None:
     add = router.add
     add("sobjects", GET=metadata.global_describe)
-    add("sobjects/{object_name}", GET=metadata.basic_information, POST=rows.create)
+    add("sobjects/{object_name}", GET=layouts.basic_information, POST=rows.create)
     add("sobjects/{object_name}/describe", GET=metadata.object_describe)
     add("sobjects/{object_name}/updated", GET=replication.updated)
     add("sobjects/{object_name}/deleted", GET=replication.deleted)
@@ -49,6 +55,30 @@ def _add_rows(router: Router) -> None:
     router.add("sobjects/{object_name}/{key_name}/{value}", **by_key)
 
 
+def _add_interface(router: Router) -> None:
+    """What user interfaces and tools ask for."""
+    add = router.add
+    add("recent", GET=layouts.recent)
+    add("tabs", GET=layouts.tabs)
+    add("theme", GET=layouts.theme)
+    add("quickActions", GET=layouts.quick_actions)
+    add("compactLayouts", GET=layouts.primary_compact_layouts)
+    add("sobjects/{object_name}/describe/layouts", GET=layouts.layouts)
+    add("sobjects/{object_name}/describe/layouts/{record_type}", GET=layouts.layout)
+    add("sobjects/{object_name}/describe/compactLayouts", GET=layouts.compact_layouts)
+    add("sobjects/{object_name}/describe/approvalLayouts", GET=layouts.approval_layouts)
+    add("sobjects/{object_name}/listviews", GET=layouts.list_views)
+    add("sobjects/{object_name}/quickActions", GET=layouts.quick_actions)
+    add("sobjects/{object_name}/defaultValues", GET=layouts.default_values)
+    add("ui-api/object-info", GET=layouts.object_infos)
+    add("ui-api/object-info/{object_name}", GET=layouts.object_info)
+    add("tooling", GET=tooling.resources)
+    add("tooling/query", GET=tooling.run)
+    add("tooling/query/{locator}", GET=tooling.more)
+    add("tooling/sobjects", GET=tooling.sobjects)
+    add("tooling/sobjects/{object_name}/describe", GET=tooling.object_describe)
+
+
 def _add_composite(router: Router) -> None:
     add = router.add
     add("composite", POST=composite.composite)
@@ -56,7 +86,7 @@ def _add_composite(router: Router) -> None:
     add("composite/graph", POST=composite.graph)
     add("composite/tree/{object_name}", POST=tree.create)
     add("ui-api/records", POST=ui_records.create)
-    add("ui-api/records/{record_id}", GET=ui_records.get)
+    add("ui-api/records/{record_id}", GET=ui_records.get, PATCH=ui_records.change, DELETE=ui_records.remove)
     add("composite/sobjects", POST=collections.create, PATCH=collections.update, DELETE=collections.delete)
     add(
         "composite/sobjects/{object_name}",

@@ -1,10 +1,13 @@
 """sObject Rows: one record per call. Source: REST API Developer Guide, "sObject Rows", "… by External ID"."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
+
+from starlette.responses import Response
 
 from local_org import deletion, dml
 from local_org.catalogue import COMPOUND_TYPES, Catalogue, ChildRelationship, Field, ObjectType
@@ -13,7 +16,7 @@ from local_org.errors import ApiError, deleted, not_found, unknown_field
 from local_org.ids import to_18
 from local_org.metadata import http_date, unmodified
 from local_org.query import query
-from local_org.records import compound_json
+from local_org.records import blob_url, compound_json
 from local_org.rules import find_by_key
 from local_org.schema import column_sql, quoted
 from local_org.values import from_json, to_json
@@ -87,7 +90,7 @@ def render(ctx: Context, item: ObjectType, fields: Sequence[Field], record_id: s
             parts = {part: row[part.name] for part in item.parts_of(field.name)}
             record[field.name] = compound_json(field, parts)
         else:
-            record[field.name] = to_json(field, row[field.name])
+            record[field.name] = blob_url(url, field, row[field.name]) or to_json(field, row[field.name])
     return record
 
 
@@ -188,7 +191,7 @@ def _created(ctx: Context, item: ObjectType, record_id: str, body: Record) -> An
 
 
 def _body(ctx: Context, item: ObjectType) -> Record:
-    body = ctx.json_object()
+    body = ctx.multipart_object(item) if ctx.is_multipart() else ctx.json_object()
     named = (body.get("attributes") or {}).get("type", item.name)
     if str(named).lower() != item.name.lower():
         text = f"SObject type in attributes, {named}, does not match the type in the URL, {item.name}"
@@ -261,9 +264,24 @@ def get_by_key(ctx: Context, object_name: str, key_name: str, value: str) -> Res
     """GET sobjects/{object}/{field}/{value}, or sobjects/{object}/{id}/{relationship}."""
     item = ctx.object(object_name)
     if item.field(key_name) is None and to_18(key_name) is not None:
+        blob = item.field(value)
+        if blob is not None and blob.type == "base64":
+            return blob_body(ctx, item, path_id(item, key_name), blob)
         return related(ctx, item, path_id(item, key_name), value)
     found = _only_match(ctx, item, key_field(item, key_name), value)
     return found if isinstance(found, Answer) else one(ctx, item, found)
+
+
+def blob_body(ctx: Context, item: ObjectType, id18: str, field: Field) -> Response:
+    """GET sobjects/{object}/{id}/{blob field}: the bytes. Source: "sObject Blob Get"."""
+    if fetch(ctx, item, [id18], [item.fields["id"]]).get(id18) is None:
+        raise not_found()
+    kind = item.field("ContentType")
+    columns = f"{quoted(field.name)}, {quoted(kind.name) if kind else 'NULL'}"
+    with ctx.store.read() as conn:
+        row = conn.execute(f'SELECT {columns} FROM {quoted(item.name)} WHERE "Id" = ?', (id18,)).fetchone()
+    content = base64.b64decode(row[0] or "")
+    return Response(content, 200, {"Content-Type": row[1] or "application/octet-stream"})
 
 
 def related(ctx: Context, item: ObjectType, id18: str, name: str) -> Result:

@@ -13,6 +13,7 @@ from local_org import schema
 from local_org.catalogue import Catalogue, Field, ObjectType
 from local_org.clock import Clock
 from local_org.ids import numbered
+from local_org.objects.setup import ENTITY, FIELD, entity_definition, entity_row, field_definition, field_row
 from local_org.snapshots import Snapshots
 
 
@@ -155,6 +156,8 @@ class Store:
         """Add objects, or replace them by versions with more fields; makes tables, columns and indexes."""
         with self.write() as conn:
             catalogue = self.catalogue
+            for definitions in (entity_definition(), field_definition()):
+                conn.execute(schema.create_table(definitions))
             for item in items:
                 self._add_object(conn, item, indexes)
                 catalogue = catalogue.changed(item, self.clock.now_ms())
@@ -171,6 +174,19 @@ class Store:
         if indexes:
             self.create_indexes(conn, item)
         conn.execute("INSERT OR REPLACE INTO _objects VALUES (?, ?)", (item.name, json.dumps(item.to_data())))
+        self._define(conn, item)
+
+    def _define(self, conn: sqlite3.Connection, item: ObjectType) -> None:
+        """Write the records that tell of the object and its fields; the tables for them are the first to be made."""
+        now = self.clock.now_ms()
+        conn.execute(f'DELETE FROM "{FIELD}" WHERE "EntityDefinitionId" = ?', (item.name,))
+        for table, rows in (
+            (ENTITY, [entity_row(item, now)]),
+            (FIELD, [field_row(item, field, now) for field in item.fields.values()]),
+        ):
+            columns = ", ".join(schema.quoted(name) for name in rows[0])
+            sql = f'INSERT OR REPLACE INTO "{table}" ({columns}) VALUES ({", ".join("?" * len(rows[0]))})'
+            conn.executemany(sql, [tuple(row.values()) for row in rows])
 
     def _alter(self, conn: sqlite3.Connection, item: ObjectType) -> None:
         have = {row[1].lower() for row in conn.execute(f"PRAGMA table_info({schema.quoted(item.name)})")}

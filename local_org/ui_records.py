@@ -4,13 +4,15 @@ Source: UI API Developer Guide, "Create a Record", "Prevent Record Duplication w
 """
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from local_org import dml
+from local_org import deletion, dml
 from local_org.catalogue import COMPOUND_TYPES, ObjectType
 from local_org.context import Answer, Context
-from local_org.errors import ApiError, unknown_type
-from local_org.rows import chosen_fields, fetch, path_id
+from local_org.errors import ApiError, not_found, unknown_type
+from local_org.rows import check_unmodified, chosen_fields, fetch, path_id, visible
 from local_org.values import to_json
 
 KEPT_MS = 30 * 86_400_000
@@ -28,11 +30,16 @@ def create(ctx: Context) -> Answer:
         if kept is not None:
             return kept
         record_id = dml.insert(change, item, body.get("fields") or {})
-        if key is not None:
-            values = (ctx.user, key, change.now_ms, item.name, record_id)
-            sql = "INSERT OR REPLACE INTO _idempotent VALUES (?, ?, ?, ?, ?)"
-            change.at_end.append(lambda: change.conn.execute(sql, values))
+        _keep(ctx, change, key, item, record_id)
     return Answer(201, _record(ctx, item, record_id))
+
+
+def _keep(ctx: Context, change: dml.Change, key: str | None, item: ObjectType, record_id: str) -> None:
+    if key is None:
+        return
+    values = (ctx.user, key, change.now_ms, item.name, record_id)
+    sql = "INSERT OR REPLACE INTO _idempotent VALUES (?, ?, ?, ?, ?)"
+    change.at_end.append(lambda: change.conn.execute(sql, values))
 
 
 def _key(ctx: Context) -> str | None:
@@ -61,17 +68,74 @@ def _kept(ctx: Context, change: dml.Change, key: str | None) -> Answer | None:
     return Answer(201, _record(ctx, ctx.object(row[0]), row[1]))
 
 
-def get(ctx: Context, record_id: str) -> Answer:
-    """GET ui-api/records/{id}?fields=Account.Name."""
+def _item(ctx: Context, record_id: str) -> ObjectType:
     item = ctx.catalogue.of_id(record_id)
-    if item is None:
-        raise unknown_type(record_id[:3])
-    return Answer(200, _record(ctx, item, path_id(item, record_id)))
+    if item is None or not item.layoutable:
+        raise not_found()
+    return item
 
 
-def _record(ctx: Context, item: ObjectType, record_id: str) -> dict[str, Any]:
+def get(ctx: Context, record_id: str) -> Answer:
+    """GET ui-api/records/{id}?fields=Account.Name,…&optionalFields=…: fields of the record itself, or all of them."""
+    item = _item(ctx, record_id)
+    id18 = path_id(item, record_id)
+    asked = [_own_field(item, name) for name in ctx.query.get("fields", "").split(",") if name]
+    wished = [name.partition(".")[2] for name in ctx.query.get("optionalFields", "").split(",") if name]
+    asked += [name for name in wished if item.field(name) is not None]
+    _living(ctx, item, id18)
+    return Answer(200, _record(ctx, item, id18, asked))
+
+
+def _living(ctx: Context, item: ObjectType, id18: str) -> None:
+    found = fetch(ctx, item, [id18], [item.fields["id"]]).get(id18)
+    if found is None or found.deleted:
+        raise not_found()
+
+
+def _own_field(item: ObjectType, name: str) -> str:
+    """Name of Account.Name. Fields of parents are not shown here."""
+    object_name, _, field = name.strip().partition(".")
+    if object_name.lower() != item.name.lower() or item.field(field) is None:
+        raise ApiError(400, "INVALID_FIELD", f"Column {name} does not exist, or is not accessible to you.")
+    return field
+
+
+def change(ctx: Context, record_id: str) -> Answer:
+    """PATCH ui-api/records/{id} {"fields": {…}}; If-Modified-Since refuses where the record changed since (412)."""
+    item = _item(ctx, record_id)
+    id18 = path_id(item, record_id)
+    visible(ctx, item, id18)
+    since = ctx.headers.get("if-modified-since")
+    if since is not None:
+        check_unmodified(replace(ctx, headers={"if-unmodified-since": since}), _stamp(ctx, item, id18))
+    key = _key(ctx)
+    with ctx.writing() as change_:
+        kept = _kept(ctx, change_, key)
+        if kept is not None:
+            return replace(kept, status=200)
+        dml.update(change_, item, id18, ctx.json_object().get("fields") or {})
+        _keep(ctx, change_, key, item, id18)
+    return Answer(200, _record(ctx, item, id18))
+
+
+def _stamp(ctx: Context, item: ObjectType, id18: str) -> int:
+    found = fetch(ctx, item, [id18], [item.fields["id"]]).get(id18)
+    return found.stamp_ms if found else 0
+
+
+def remove(ctx: Context, record_id: str) -> Answer:
+    """DELETE ui-api/records/{id}."""
+    item = _item(ctx, record_id)
+    visible(ctx, item, record_id)
+    with ctx.writing() as change_:
+        deletion.delete(change_, item, record_id)
+    return Answer(204)
+
+
+def _record(ctx: Context, item: ObjectType, record_id: str, names: Sequence[str] = ()) -> dict[str, Any]:
     """A record as the UI API shows it: each field with a value and what is displayed."""
     fields = [field for field in chosen_fields(item, ()) if field.type not in COMPOUND_TYPES]
+    shown = {name.lower() for name in names or item.fields} - {"id"}
     found = fetch(ctx, item, [record_id], fields).get(record_id)
     values = found.record if found else {}
     return {
@@ -81,7 +145,7 @@ def _record(ctx: Context, item: ObjectType, record_id: str) -> dict[str, Any]:
         "fields": {
             field.name: {"displayValue": None, "value": values.get(field.name, to_json(field, None))}
             for field in fields
-            if field.name != "Id"
+            if field.name.lower() in shown
         },
         "id": record_id,
         "lastModifiedById": values.get("LastModifiedById"),

@@ -5,6 +5,8 @@ milliseconds since midnight, datetimes as epoch milliseconds UTC (whole seconds)
 Source of the JSON forms: REST API Developer Guide; SOAP API Developer Guide, "Primitive Data Types".
 """
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Callable
@@ -122,10 +124,17 @@ def _text_value(field: Field, value: Any) -> Stored:
     if not isinstance(value, str):
         raise _wrong_kind(field, _token(value), value)
     if field.type == "base64":
-        return value
+        return _blob_value(field, value)
     value = _BROKEN.sub("\ufffd", value.replace("\x00", ""))
     text = value if field.type == "textarea" else value.strip()
     return text if text.strip() else None
+
+
+def _blob_value(field: Field, value: str) -> str:
+    try:
+        return base64.b64encode(base64.b64decode("".join(value.split()), validate=True)).decode()
+    except binascii.Error:
+        raise _wrong_kind(field, "VALUE_STRING", value[:40]) from None
 
 
 def _boolean_value(field: Field, value: Any) -> Stored:
