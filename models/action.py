@@ -29,6 +29,8 @@ OPERATIONS = ("create", "update", "upsert", "delete")
 KEY_CHARACTERS = 255  # of an idempotency key
 SOURCES = ("http", "cli", "sql", "celery", "trigger")
 AFTER_FAILURE = ("go_on", "wait")
+WAYS = ("collection", "upsert", "bulk", "idempotency_key", "conditional")
+INGEST_STAGES = ("create", "upload", "close", "wait", "lost", "over")
 ACTION_STATES = ("waiting", "ready", "sending", "in_doubt", "delivered", "rejected", "conflict", "held", "cancelled")
 FINISHED = ("delivered", "rejected", "conflict", "cancelled")
 UNFINISHED = tuple(state for state in ACTION_STATES if state not in FINISHED)
@@ -62,8 +64,11 @@ RULES = {
     "sent_has_time": "state NOT IN ('sending', 'in_doubt') OR sent_at IS NOT NULL",
     "doubt_has_end": "state <> 'in_doubt' OR doubt_until IS NOT NULL",
     "claim_whole": "num_nulls(claim_token, claim_owner, claim_until) IN (0, 3)",
-    "claimed_while_sent": "CASE state WHEN 'sending' THEN claim_token IS NOT NULL"
+    "claimed_while_sent": "CASE state WHEN 'sending' THEN claim_token IS NOT NULL OR ingest_job_id IS NOT NULL"
     " WHEN 'in_doubt' THEN true ELSE claim_token IS NULL END",
+    "way": one_of("way", *WAYS),
+    "sent_has_way": "state NOT IN ('sending', 'in_doubt') OR way IS NOT NULL",
+    "job_while_bulk": "ingest_job_id IS NULL OR way = 'bulk'",
 }
 
 
@@ -71,6 +76,9 @@ class ActionLine(Base):
     """The order of acceptance of one record's actions: who holds this row's lock takes the next ticket."""
 
     __tablename__ = "action_lines"
+    __table_args__ = (
+        Index("ix_action_lines_blocked_by", "blocked_by", postgresql_where=text("blocked_by IS NOT NULL")),
+    )
 
     connection_id: Mapped[int] = mapped_column(
         ForeignKey("public.salesforce_oauth_tokens.id", ondelete="CASCADE"), primary_key=True
@@ -81,6 +89,9 @@ class ActionLine(Base):
     quiet_until: Mapped[datetime | None] = mapped_column(
         DateTime(timezone=True)
     )  # an unanswered write may land until then
+    blocked_by: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("sfsync.actions.id", ondelete="SET NULL")
+    )  # it failed, and what follows it waits for a person
 
 
 class ActionQueue(Base):
@@ -94,6 +105,51 @@ class ActionQueue(Base):
     object: Mapped[str] = mapped_column(Text)
     next_due_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_served_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    remembering_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # somebody tells the mirror
+    bulk_after: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True)
+    )  # the org took no Bulk job: not before then
+    takes_keys: Mapped[bool | None] = mapped_column(Boolean)  # whether the org heeds idempotency keys for this object
+    takes_keys_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # then it is asked again
+
+
+class IngestJob(Base):
+    """A Bulk 2.0 ingest job and the row's claim on it: one row is one job of the org at most.
+
+    stage: create (nothing is in the org yet) → upload → close → wait → over; lost when the answer to its creation was: what
+    the org made then, an open job without data, is aborted once it is old. Its actions are `sending` and name it. `sent_at` is
+    the org's time, never ahead of it, before its creation.
+    """
+
+    __tablename__ = "ingest_jobs"
+    __table_args__ = (
+        CheckConstraint(one_of("operation", *OPERATIONS), name="operation"),
+        CheckConstraint(one_of("state", "ready", "done"), name="state"),
+        CheckConstraint(one_of("stage", *INGEST_STAGES), name="stage"),
+        CheckConstraint("stage NOT IN ('upload', 'close', 'wait') OR job_id IS NOT NULL", name="job_known"),
+        CheckConstraint("(state = 'done') = (finished_at IS NOT NULL)", name="finished"),
+        UniqueConstraint("job_id"),
+        Index("ix_ingest_jobs_due", "connection_id", "object", "due_at", postgresql_where=text("state = 'ready'")),
+    )
+
+    id: Mapped[Key]
+    connection_id: Mapped[int] = mapped_column(ForeignKey("public.salesforce_oauth_tokens.id", ondelete="CASCADE"))
+    object: Mapped[str] = mapped_column(Text)
+    operation: Mapped[str] = mapped_column(Text)
+    external_id_field: Mapped[str | None] = mapped_column(Text)
+    job_id: Mapped[str | None] = mapped_column(Text)  # the org's
+    state: Mapped[str] = mapped_column(Text, server_default="ready")
+    stage: Mapped[str] = mapped_column(Text, server_default="create")
+    rows: Mapped[int] = mapped_column(Integer)
+    sent_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    due_at: Mapped[Created]
+    claim_token: Mapped[int | None] = mapped_column(BigInteger)
+    claim_owner: Mapped[str | None] = mapped_column(Text)
+    claim_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[Created]
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class Action(Base):
@@ -148,6 +204,11 @@ class Action(Base):
             "record_id",
             postgresql_where=text("operation IN ('create', 'upsert') AND record_id IS NOT NULL"),
         ),
+        Index(
+            "ix_actions_ingest_job",
+            "ingest_job_id",
+            postgresql_where=text("state = 'sending' AND ingest_job_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
@@ -179,6 +240,10 @@ class Action(Base):
     claim_owner: Mapped[str | None] = mapped_column(Text)
     claim_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     sent_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    way: Mapped[str | None] = mapped_column(Text)  # how it was sent last
+    ingest_job_id: Mapped[int | None] = mapped_column(
+        ForeignKey("sfsync.ingest_jobs.id")
+    )  # the Bulk job it went by last
     doubt_until: Mapped[datetime | None] = mapped_column(
         DateTime(timezone=True)
     )  # an unanswered sending may land until then

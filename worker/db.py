@@ -25,7 +25,7 @@ from worker.log import get_logger
 log = get_logger(__name__)
 
 MINIMUM_SERVER = 16
-CLAIMABLE = {"runs", "run_pages", "firings"}  # tables with the claim columns, keyed by id
+CLAIMABLE = {"runs", "run_pages", "firings", "ingest_jobs"}  # tables with the claim columns, keyed by id
 
 
 def owner() -> str:

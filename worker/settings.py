@@ -62,6 +62,14 @@ class Settings(BaseModel):
     request_seconds: Seconds = 120.0  # whole deadline of one REST call
     page_seconds: Seconds = 1200.0  # whole deadline of one Bulk page (the vendor's own limit is 20 minutes)
     settling_seconds: Seconds = 600.0  # the org's longest request: after this an unanswered write can no longer land
+    bulk_create_rows: Count = (
+        200  # so many waiting creates without a key field go by a Bulk job, which is never in doubt
+    )
+    bulk_ingest_rows: Count = 10_000  # more waiting actions of any other kind than this go by Bulk jobs
+    idempotency_keys: bool = (
+        True  # single creates without a key field go through the UI API where the org heeds its keys
+    )
+    batches_at_once: Count = 4  # calls of one queue that one worker process makes at the same time
     external_key_field: str = ""  # a unique external-id text field that carries an action's key; empty: found by name
     firing_days: Seconds = 90.0  # how long the history of finished firings is kept
     wait_seconds: Seconds = 10.0  # how long an HTTP write waits for its outcome when the caller does not say

@@ -1,24 +1,42 @@
 """What goes into one call. Pure.
 
-A batch is of one object, one operation and one external-id field; its actions are heads of different lines, so that no
-order within a line can be broken by it.
+A batch is of one kind; its actions are heads of different lines, so that no order within a line can be broken by it. Waiting
+updates of one record may ride on the same row of the call where their callers allow it (`Row`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from worker.salesforce.limits import COLLECTION_RECORDS
+from worker.salesforce.limits import COLLECTION_RECORDS, COMPOSITE_SUBREQUESTS
 
 BATCH_BYTES = 4 * 1024 * 1024  # ours: far below what the org takes (50 MB), and quick to send again
+MERGED_UPDATES = 1_000  # of one record in one row: a line may be endless
+PATIENCE = 3  # sendings after which what fails is sent in ever smaller batches, so that it takes nobody along
+
+# How an action travels: see docs/architecture.md.
+COLLECTION = "collection"  # sObject Collections
+UPSERT = "upsert"  # the same, by an external id: sending it twice makes one record
+BULK = "bulk"  # a Bulk 2.0 ingest job
+KEYED = "idempotency_key"  # the UI API, one record under its own key
+CONDITIONAL = "conditional"  # Composite, with If-Unmodified-Since
+WAYS = (COLLECTION, UPSERT, BULK, KEYED, CONDITIONAL)
+
+# Records of these get an owner by the org's assignment rules when REST makes them, and not when the UI API or Bulk does.
+ASSIGNED = frozenset({"lead", "case"})
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An action as it is sent. `doubted`: an earlier sending had no answer. `attempts` counts this one."""
+    """An action as it is sent.
+
+    `attempts` counts this sending. `doubted`: an earlier one had no answer; it went by `way`. `parents`: ids of records that the
+    org locks with it.
+    """
 
     id: UUID
     operation: str
@@ -29,6 +47,73 @@ class Pending:
     order_key: str
     attempts: int
     doubted: bool
+    ticket: int = 0
+    way: str | None = None
+    mergeable: bool = False
+    if_unmodified_since: datetime | None = None
+    sent_at: datetime | None = None
+    size: int = 0
+    parents: frozenset[str] = field(default=frozenset())
+
+
+Kind = tuple[str, str | None, str, bool]
+Row = tuple[Pending, ...]  # actions that share one record of a call, in the order in which they were accepted
+
+
+def way_of(action: Pending) -> str:
+    """How an action is sent, unless a better way is chosen for it (a Bulk job, an idempotency key)."""
+    if action.if_unmodified_since is not None:
+        return CONDITIONAL
+    if is_bound_to_key(action):
+        return KEYED
+    return UPSERT if action.operation in ("create", "upsert") and action.external_id_field is not None else COLLECTION
+
+
+def is_bound_to_key(action: Pending) -> bool:
+    """Whether it was sent under its idempotency key without an answer: only that way is it known again."""
+    return action.doubted and action.operation == "create" and action.way == KEYED
+
+
+def kind_of(action: Pending) -> Kind:
+    """What goes into one call together."""
+    return action.operation, action.external_id_field, way_of(action), action.attempts > PATIENCE
+
+
+def most(action: Pending) -> int:
+    """How many actions of its kind go into one call."""
+    match way_of(action):
+        case "idempotency_key":
+            return 1
+        case "conditional":
+            return COMPOSITE_SUBREQUESTS if action.operation == "update" else 1
+    return max(1, COLLECTION_RECORDS >> max(0, action.attempts - PATIENCE))
+
+
+def pick(window: Sequence[Pending], busy: Collection[str] = ()) -> list[Pending]:
+    """One call's worth of the most urgent kind, from actions in the order of their urgency.
+
+    Children of one parent ride together, and not while others of that parent are under way (`busy`): the org locks the parent.
+    Nothing when all must wait for that.
+    """
+    free = [one for one in window if one.parents.isdisjoint(busy)]
+    if not free:
+        return []
+    same = [one for one in free if kind_of(one) == kind_of(free[0])]
+    chosen = list(_siblings_together(same))[: min(most(one) for one in same[:1])]
+    return chosen[: cut([one.size for one in chosen], records=len(chosen))]
+
+
+def _siblings_together(actions: Sequence[Pending]) -> Iterator[Pending]:
+    children: dict[str, list[Pending]] = {}
+    for one in actions:
+        for parent in one.parents:
+            children.setdefault(parent, []).append(one)
+    taken: set[UUID] = set()
+    for one in actions:
+        for each in (one, *(child for parent in sorted(one.parents) for child in children[parent])):
+            if each.id not in taken:
+                taken.add(each.id)
+                yield each
 
 
 def cut(sizes: Sequence[int], *, records: int = COLLECTION_RECORDS, size: int = BATCH_BYTES) -> int:
@@ -41,10 +126,31 @@ def cut(sizes: Sequence[int], *, records: int = COLLECTION_RECORDS, size: int = 
     return min(len(sizes), records)
 
 
-def halves(actions: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
-    """Two parts of a batch that was refused as a whole, to find the one that is to blame. At least two actions."""
-    middle = len(actions) // 2
-    return actions[:middle], actions[middle:]
+def halves(rows: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """Two parts of a batch that was refused as a whole, to find the one that is to blame. At least two rows."""
+    middle = len(rows) // 2
+    return rows[:middle], rows[middle:]
+
+
+def merged(row: Row) -> Pending:
+    """The actions of a row as one: what was accepted later wins."""
+    first = row[0]
+    if len(row) == 1:
+        return first
+    fields = {name: value for one in row for name, value in one.fields.items()}
+    return Pending(
+        id=first.id,
+        operation=first.operation,
+        record_id=first.record_id,
+        external_id_field=first.external_id_field,
+        external_id=first.external_id,
+        fields=fields,
+        order_key=first.order_key,
+        attempts=first.attempts,
+        doubted=any(one.doubted for one in row),
+        ticket=first.ticket,
+        way=first.way,
+    )
 
 
 def body(action: Pending) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Delivering actions: one step sends one batch, or settles what is in doubt, and remembers what was delivered.
+"""Delivering actions: one step sends one batch, moves one Bulk job, or settles what is in doubt, and remembers what was delivered.
 
 Killed before the batch is committed as sending: nothing happened. Killed after: the claim runs out and the batch is in doubt,
 which is settled by looking (see resolve.py). Killed after the outcome: the mirror is told by the next step, or by upkeep.
@@ -8,23 +8,26 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from sqlalchemy import text
 
-from worker.actions import claims, outcome
-from worker.actions.batching import Pending, body, halves
-from worker.actions.claims import Batch, Change, Queue
+from worker.actions import claims, ingest, outcome
+from worker.actions.batching import ASSIGNED, KEYED, Pending, Row, halves, most, pick
+from worker.actions.changes import changes_for
+from worker.actions.claims import Batch, Queue
 from worker.actions.deps import ActionDeps
-from worker.actions.lifecycle import is_exhausted, pause
-from worker.actions.outcome import Delivered, InDoubt, Problem, Rejected, TryAgain, Verdict, Waits
-from worker.actions.resolve import REFUSED, resolve
+from worker.actions.describes import describe_of
+from worker.actions.outcome import Problem, TryAgain, Verdict, Waits
+from worker.actions.record import record
+from worker.actions.resolve import resolve
+from worker.actions.sending import send
 from worker.attribution import attributed
 from worker.errors import DisconnectedError, RejectedError, SyncError, TransientError
 from worker.log import bound, get_logger
-from worker.salesforce import composite
+from worker.salesforce import ui_records
 from worker.salesforce.client import OrgClient
 from worker.salesforce.limits import COLLECTION_RETRIEVE_IDS
-from worker.salesforce.transport import Deadline
 from worker.steps import Again, Busy, Done, Step
 
 log = get_logger(__name__)
@@ -34,6 +37,8 @@ UNREACHABLE = timedelta(seconds=5)  # before the org is tried again
 REMEMBER_AGAIN = timedelta(seconds=15)  # after the mirror could not be told
 REMEMBER_AFTER_SECONDS = 2.0  # a busy queue tells the mirror of several batches together, but not later than this
 TURN_SECONDS = 5.0  # how long one queue is served before others get their turn
+KEYS_TAKEN_FOR = timedelta(days=7)  # before the org is asked again whether it heeds idempotency keys
+KEYS_NOT_TAKEN_FOR = timedelta(days=1)
 
 
 def serve(deps: ActionDeps, queue_id: int) -> Step:
@@ -60,17 +65,37 @@ def step(
         attributed(object=queue.object, lane="actions", cause="deliver"),
     ):
         try:
-            worked = resolve(deps, queue, now=now) or deliver(deps, queue, now=now, chance=chance)
+            worked = (
+                resolve(deps, queue, now=now)
+                or ingest.advance(deps, queue, now=now, chance=chance)
+                or deliver(deps, queue, now=now, chance=chance)
+            )
+        except _PausedError as paused:
+            _postpone(deps, queue, paused.after)
+            return Done()
         except (TransientError, DisconnectedError) as error:
-            with deps.database.transaction() as session:
-                claims.postpone(session, queue, getattr(error, "retry_after", None) or UNREACHABLE)
+            _postpone(deps, queue, getattr(error, "retry_after", None) or UNREACHABLE)
             raise
-        remember_delivered(deps, queue, busy=worked and _has_ready(deps, queue))
+        remember_delivered(deps, queue, busy=bool(worked) and _has_ready(deps, queue))
+        if worked is None:  # others are at it
+            return Busy()
         if worked:
             return Again()
         with deps.database.transaction() as session:
             claims.rest_queue(session, queue, recheck=REMEMBER_AGAIN)
         return Done()
+
+
+class _PausedError(Exception):
+    """The org asked to be left alone for a while: nothing more of this queue is sent now."""
+
+    def __init__(self, after: timedelta) -> None:
+        self.after = after
+
+
+def _postpone(deps: ActionDeps, queue: Queue, after: timedelta) -> None:
+    with deps.database.transaction() as session:
+        claims.postpone(session, queue, after)
 
 
 def _has_ready(deps: ActionDeps, queue: Queue) -> bool:
@@ -79,21 +104,75 @@ def _has_ready(deps: ActionDeps, queue: Queue) -> bool:
         return claims.has_ready(session, queue, now=now)
 
 
-def deliver(deps: ActionDeps, queue: Queue, *, now: datetime, chance: Callable[[], float]) -> bool:
-    """Send one batch of what is ready; False when nothing is."""
+def deliver(deps: ActionDeps, queue: Queue, *, now: datetime, chance: Callable[[], float]) -> bool | None:
+    """Send one batch of what is ready; False when nothing is, None when what is ready waits for others' calls to end."""
     with deps.database.transaction() as session:
         if not claims.has_ready(session, queue, now=now):
             return False
     client = deps.client(queue.connection_id)
     sent_at = deps.clocks.now(queue.connection_id, client)
-    ttl = _ttl(deps)
+    parents = _locking_fields(deps, queue)
     claimed = time.monotonic()
     with deps.database.transaction() as session:
-        batch = claims.claim_batch(session, queue, now=now, sent_at=sent_at, ttl=ttl)
+        window = claims.look(session, queue, now=now, parents=parents)
+        if not window:
+            return False
+        others = claims.under_way(session, queue, ttl=_ttl(deps), parents=parents)
+        chosen = pick(window, others.parents)
+        if not chosen or (others.young and len(chosen) < most(chosen[0])):
+            return None
+        asks = _may_take_key(deps, queue, chosen) and queue.takes_keys is None
+        kind = None if asks else ingest.kind_for_job(session, deps, queue, chosen, window, now=now)
+        batch = None
+        if not asks and kind is None:
+            way = KEYED if _may_take_key(deps, queue, chosen) and queue.takes_keys else None
+            batch = claims.claim_batch(
+                session, queue, now=now, sent_at=sent_at, ttl=_ttl(deps), window=window, busy=others.parents, way=way
+            )
+    if asks:
+        _ask_for_keys(deps, queue, client)
+        return True
+    if kind is not None:
+        return ingest.begin(deps, queue, client, kind, now=now, sent_at=sent_at, chance=chance)
     if batch is None:
-        return False
-    _send(deps, client, batch, batch.actions, claimed, chance)
+        return None
+    _send(deps, client, batch, _rows(batch), claimed, chance)
     return True
+
+
+def _locking_fields(deps: ActionDeps, queue: Queue) -> tuple[str, ...]:
+    """Fields whose records the org locks while it writes this object: lookups, but for those to users and the like."""
+    try:
+        describe = describe_of(deps, queue.connection_id, queue.object)
+    except SyncError:
+        return ()
+    free = {"User", "Group", "RecordType", "Profile", "BusinessHours", "Calendar"}
+    return tuple(one.name for one in describe.fields if one.type == "reference" and not free & set(one.reference_to))
+
+
+def _may_take_key(deps: ActionDeps, queue: Queue, chosen: Sequence[Pending]) -> bool:
+    """Whether this is a single create that nothing but an idempotency key could make safe to send twice."""
+    (first, *others) = chosen
+    fresh = first.operation == "create" and first.external_id_field is None and first.attempts == 1
+    fitting = fresh and not others and first.id.version == ui_records.KEY_VERSION
+    return fitting and deps.settings.idempotency_keys and queue.object.lower() not in ASSIGNED
+
+
+def _ask_for_keys(deps: ActionDeps, queue: Queue, client: OrgClient) -> None:
+    """Learn once whether the org heeds idempotency keys for this object, and keep it."""
+    takes = ui_records.takes_keys(client, queue.object, uuid4())
+    lasts = KEYS_TAKEN_FOR if takes else KEYS_NOT_TAKEN_FOR
+    with deps.database.transaction() as session:
+        claims.keep_keys_taken(session, queue, takes=takes, lasts=lasts)
+    log.info("actions.keys_asked_for", takes=takes)
+
+
+def _rows(batch: Batch) -> list[Row]:
+    """The batch's actions by record: those of one line go together, in the order of their acceptance."""
+    rows: dict[str, list[Pending]] = {}
+    for one in sorted(batch.actions, key=lambda action: action.ticket):
+        rows.setdefault(one.order_key, []).append(one)
+    return [tuple(rows[key]) for key in dict.fromkeys(one.order_key for one in batch.actions)]
 
 
 def _ttl(deps: ActionDeps) -> timedelta:
@@ -104,95 +183,57 @@ def _send(
     deps: ActionDeps,
     client: OrgClient,
     batch: Batch,
-    actions: Sequence[Pending],
+    rows: Sequence[Row],
     claimed: float,
     chance: Callable[[], float],
 ) -> None:
-    """Send actions of a claimed batch and write down what came of each.
+    """Send rows of a claimed batch and write down what came of each.
 
     What the org refuses as a whole is halved until the one that is to blame is alone, so that it blocks no other.
     """
     if time.monotonic() - claimed > GRACE_SECONDS:
-        verdicts: Sequence[Verdict] = [TryAgain(Problem("LATE", "the worker was held up before it could send"))] * len(
-            actions
-        )
-        return _write(deps, batch, actions, verdicts, chance)
+        late = TryAgain(Problem("LATE", "the worker was held up before it could send"))
+        return _write(deps, batch, rows, [late] * len(rows), chance)
     try:
-        verdicts = _call(deps, client, actions, batch.queue.object)
+        verdicts = send(client, batch.queue.object, batch.way, rows, seconds=deps.settings.request_seconds)
     except RejectedError as error:
-        if len(actions) > 1 and error.status == 400:
-            for part in halves(actions):
+        if len(rows) > 1 and error.status == 400:
+            for part in halves(rows):
                 moment = time.monotonic()
                 with deps.database.transaction() as session:
-                    claims.prolong(session, batch, part, _ttl(deps))
+                    claims.prolong(session, batch, [one for row in part for one in row], _ttl(deps))
                 _send(deps, client, batch, part, moment, chance)
             return None
-        verdicts = [outcome.of_error(error)] * len(actions)
+        verdicts = [outcome.of_error(error)] * len(rows)
     except SyncError as error:
-        verdicts = [outcome.of_error(error)] * len(actions)
+        verdict = outcome.of_error(error)
+        _write(deps, batch, rows, [verdict] * len(rows), chance)
         if isinstance(error, DisconnectedError):
-            _write(deps, batch, actions, verdicts, chance)
             raise
+        if isinstance(verdict, Waits):
+            raise _PausedError(verdict.after) from None
+        return None
     finally:
         deps.clocks.note(batch.queue.connection_id, client)
-    return _write(deps, batch, actions, verdicts, chance)
-
-
-def _call(deps: ActionDeps, client: OrgClient, actions: Sequence[Pending], object_name: str) -> list[Verdict]:
-    """One Collections call; a verdict per action, in order."""
-    deadline = Deadline.after(deps.settings.request_seconds)
-    kind = actions[0]
-    records = [body(one) for one in actions]
-    if kind.operation == "delete":
-        results = composite.delete(client, [str(one.record_id) for one in actions], deadline=deadline)
-    elif kind.operation == "update":
-        results = composite.update(client, object_name, records, deadline=deadline)
-    elif kind.external_id_field is not None:
-        results = composite.upsert(client, object_name, kind.external_id_field, records, deadline=deadline)
-    else:
-        results = composite.create(client, object_name, records, deadline=deadline)
-    return [
-        outcome.judge(one.operation, one.record_id, result, doubted=one.doubted)
-        for one, result in zip(actions, results, strict=True)
-    ]
+    return _write(deps, batch, rows, verdicts, chance)
 
 
 def _write(
     deps: ActionDeps,
     batch: Batch,
-    actions: Sequence[Pending],
+    rows: Sequence[Row],
     verdicts: Sequence[Verdict],
     chance: Callable[[], float],
 ) -> None:
     settling = timedelta(seconds=deps.settings.settling_seconds)
     changes = [
-        change_for(one, verdict, settling=settling, chance=chance())
-        for one, verdict in zip(actions, verdicts, strict=True)
+        change
+        for row, verdict in zip(rows, verdicts, strict=True)
+        for change in changes_for(row, verdict, settling=settling, chance=chance())
     ]
-    with deps.database.transaction() as session:
-        claims.write(session, batch, changes)
+    record(deps, batch, changes)
     counts = {state: sum(one.state == state for one in changes) for state in {one.state for one in changes}}
-    log.info("actions.sent", operation=actions[0].operation, sent=len(actions), **counts)
-
-
-def change_for(action: Pending, verdict: Verdict, *, settling: timedelta, chance: float) -> Change:
-    """What a verdict makes of a sent action."""
-    match verdict:
-        case Delivered():
-            return Change(action.id, "delivered", outcome=verdict.as_json(), record_id=verdict.record_id)
-        case Rejected():
-            if action.doubted and action.operation == "create":  # the unanswered sending may be there, or come yet
-                return Change(action.id, "in_doubt", problem=verdict.problem, details={REFUSED: True})
-            return Change(action.id, "rejected", problem=verdict.problem)
-        case Waits():
-            return Change(action.id, "ready", after=verdict.after, problem=verdict.problem, attempt_back=True)
-        case InDoubt():
-            return Change(action.id, "in_doubt", problem=verdict.problem, doubt=settling)
-        case TryAgain():
-            if is_exhausted(action.attempts):
-                return Change(action.id, "held", problem=verdict.problem)
-            after = max(pause(action.attempts, chance), verdict.after or timedelta(0))
-            return Change(action.id, "ready", after=after, problem=verdict.problem)
+    log.info("actions.sent", operation=rows[0][0].operation, way=batch.way, sent=len(changes), **counts)
 
 
 UNREMEMBERED = """
@@ -205,20 +246,26 @@ SELECT id, record_id, extract(epoch FROM clock_timestamp() - finished_at) AS age
 def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) -> None:
     """Put the delivered records into the mirror. A busy queue waits until there are many, or the oldest waits too long.
 
-    The outcome was committed before: what fails here is done again by the next step.
+    The outcome was committed before: what fails here is done again by the next step. One thread of all does it at a time.
     """
     values = {"connection": queue.connection_id, "object": queue.object, "limit": COLLECTION_RETRIEVE_IDS}
     with deps.database.transaction() as session:
         rows = session.execute(text(UNREMEMBERED), values).all()
-    if not rows or (busy and len(rows) < COLLECTION_RETRIEVE_IDS and rows[0].age < REMEMBER_AFTER_SECONDS):
-        return
+        if not rows or (busy and len(rows) < COLLECTION_RETRIEVE_IDS and rows[0].age < REMEMBER_AFTER_SECONDS):
+            return
+        if not claims.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
+            return
+    done = False
     try:
         deps.remember(queue.connection_id, queue.object, sorted({row.record_id for row in rows}))
+        done = True
     except RejectedError as error:  # the refresh will see to it
         log.warning("actions.not_remembered", error=str(error))
+        done = True
     except SyncError as error:
         log.info("actions.remembered_later", error=type(error).__name__)
-        return
     with deps.database.transaction() as session:
-        done = "UPDATE sfsync.actions SET remembered_at = clock_timestamp() WHERE id = ANY(:ids)"
-        session.execute(text(done), {"ids": [row.id for row in rows]})
+        if done:
+            remembered = "UPDATE sfsync.actions SET remembered_at = clock_timestamp() WHERE id = ANY(:ids)"
+            session.execute(text(remembered), {"ids": [row.id for row in rows]})
+        claims.leave_remembering(session, queue)

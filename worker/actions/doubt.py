@@ -7,8 +7,8 @@ different actions could both be a record's origin nobody can tell, and nothing i
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from datetime import UTC, datetime, time
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,8 @@ from worker.salesforce.describe import FieldDescribe, ObjectDescribe
 from worker.salesforce.ids import is_id, to_18
 
 Values = Mapping[str, Any]
+NOT_COMPARED = frozenset({"encryptedstring", "base64", "address", "location", "anyType", "complexvalue"})
+DIGITS = Context(prec=15, rounding=ROUND_HALF_UP)  # a number may pass through a double on its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +40,38 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """`adopted`: action → record. `unexplained`: records that are nobody's for certain."""
+    """`adopted`: action → record. `under_way`: records that a sending whose answer is still to come may have made.
+
+    `unexplained`: records that are nobody's for certain.
+    """
 
     adopted: dict[UUID, str]
+    under_way: tuple[str, ...]
     unexplained: tuple[str, ...]
 
 
 def pair(suspects: Sequence[Suspect], records: Sequence[Found], in_flight: Iterable[Values] = ()) -> Pairing:
     """Pair what can only be so. A record that a create still under way could have made is left alone.
 
-    Of equal suspects the one that was sent first takes the oldest record.
+    Of equal suspects the one that was sent first takes the oldest record. What one pairing leaves may make another certain:
+    a suspect that has its record is nobody else's.
     """
-    flying = list(in_flight)
-    free = [one for one in records if not any(matches(values, one) for values in flying)]
+    flying = [values for values in in_flight if values]
+    under_way = {one.id for one in records if any(matches(values, one) for values in flying)}
+    left = sorted((one for one in records if one.id not in under_way), key=lambda one: (one.created_at, one.id))
     adopted: dict[UUID, str] = {}
-    in_order = sorted(suspects, key=lambda one: one.since)
-    for record in sorted(free, key=lambda one: (one.created_at, one.id)):
-        fitting = [one for one in in_order if one.since <= record.created_at and matches(one.values, record)]
-        if not fitting or any(one.values != fitting[0].values for one in fitting):
-            continue
-        unpaired = next((one for one in fitting if one.id not in adopted), None)
-        if unpaired is not None:
-            adopted[unpaired.id] = record.id
-    taken = set(adopted.values())
-    return Pairing(adopted, tuple(one.id for one in records if one.id not in taken))
+    waiting = sorted(suspects, key=lambda one: one.since)
+    progress = True
+    while progress:
+        progress = False
+        for record in list(left):
+            fitting = [one for one in waiting if one.since <= record.created_at and matches(one.values, record)]
+            if fitting and all(one.values == fitting[0].values for one in fitting):
+                adopted[fitting[0].id] = record.id
+                waiting.remove(fitting[0])
+                left.remove(record)
+                progress = True
+    return Pairing(adopted, tuple(sorted(under_way)), tuple(one.id for one in left))
 
 
 def matches(sent: Values, record: Found) -> bool:
@@ -83,9 +93,12 @@ def comparable(describe: ObjectDescribe, fields: Mapping[str, Any]) -> dict[str,
 
 
 def normalise(field: FieldDescribe, value: Any) -> Any:
-    """One value as the org keeps it: trimmed, to the field's scale, ids in 18 characters, e-mail in lower case; "" is None."""
+    """One value as the org keeps it: trimmed, to the field's scale, ids in 18 characters, e-mail in lower case.
+
+    None for what is empty, and for what the org never gives back as it was sent (masked or rewritten text).
+    """
     text = str(value).strip()
-    if text == "":
+    if text == "" or field.encrypted or field.type in NOT_COMPARED or field.extra_type_info == "richtextarea":
         return None
     match field.type:
         case "boolean":
@@ -96,17 +109,25 @@ def normalise(field: FieldDescribe, value: Any) -> Any:
             return to_18(text) if is_id(text) else text
         case "email":
             return text.lower()
+        case "date":
+            return text[:10]
         case "datetime":
             return _instant(text)
+        case "time":
+            return _time(text)
+        case "picklist" | "combobox":
+            return text.casefold()
         case "multipicklist":
-            return ";".join(sorted(part.strip() for part in text.split(";")))
+            return ";".join(sorted(part.strip().casefold() for part in text.split(";")))
         case _:
-            return text.replace("\r\n", "\n")
+            return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _number(field: FieldDescribe, text: str) -> Any:
+    """To the field's scale, and to the digits that every way through the org keeps."""
     try:
-        return Decimal(text).quantize(Decimal(1).scaleb(-field.scale), rounding=ROUND_HALF_UP)
+        scaled = Decimal(text).quantize(Decimal(1).scaleb(-field.scale), rounding=ROUND_HALF_UP)
+        return DIGITS.plus(scaled).normalize()
     except InvalidOperation:
         return text
 
@@ -118,3 +139,11 @@ def _instant(text: str) -> Any:
         return text
     aware = value if value.tzinfo else value.replace(tzinfo=UTC)
     return aware.astimezone(UTC).replace(microsecond=0)
+
+
+def _time(text: str) -> Any:
+    try:
+        value = time.fromisoformat(text.removesuffix("Z"))
+    except ValueError:
+        return text
+    return value.replace(microsecond=value.microsecond // 1000 * 1000, tzinfo=None)

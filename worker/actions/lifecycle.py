@@ -4,24 +4,28 @@ waiting ──> ready ──> sending ──> delivered | rejected | conflict
                ^         │ └────> held ──(a person)──> waiting
                │         v
                └───── in_doubt ─> delivered (found in the org) | held
+
+An update that waits behind another of its record may be sent with it (waiting → sending), and waits again when that must be
+repeated. What waits for a parent is rejected or held where the parent is.
 """
 
 from datetime import timedelta
 
 LAWFUL: dict[str, frozenset[str]] = {
-    "waiting": frozenset({"ready", "cancelled"}),
+    "waiting": frozenset({"ready", "sending", "rejected", "held", "cancelled"}),
     "ready": frozenset({"sending", "cancelled"}),
-    "sending": frozenset({"ready", "in_doubt", "delivered", "rejected", "conflict", "held"}),
-    "in_doubt": frozenset({"ready", "in_doubt", "delivered", "rejected", "held"}),
+    "sending": frozenset({"waiting", "ready", "in_doubt", "delivered", "rejected", "conflict", "held"}),
+    "in_doubt": frozenset({"waiting", "ready", "in_doubt", "delivered", "rejected", "conflict", "held"}),
     "held": frozenset({"waiting", "cancelled"}),
-    "rejected": frozenset({"waiting"}),
-    "conflict": frozenset({"waiting"}),
+    "rejected": frozenset({"waiting", "cancelled"}),
+    "conflict": frozenset({"waiting", "cancelled"}),
     "delivered": frozenset(),
     "cancelled": frozenset(),
 }
 FINISHED = frozenset({"delivered", "rejected", "conflict", "cancelled"})
+FAILED = frozenset({"rejected", "conflict", "held"})
 SETTLED = FINISHED | {"held"}  # nothing more happens by itself: a caller need not wait any longer
-PASSED = SETTLED  # the next of the line may go on
+PASSED = SETTLED  # the next of the line may go on, unless it was asked to wait for a person after a failure
 RETRYABLE = frozenset({"held", "rejected", "conflict"})  # by a person
 CANCELLABLE = frozenset({"waiting", "ready", "held"})  # nothing of it is under way
 

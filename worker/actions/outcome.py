@@ -17,6 +17,7 @@ from worker.salesforce.errors import DAILY_LIMIT_PAUSE, row_class
 
 # The row is well, its batch was not: Apex triggers and partial failures. Source: REST guide, "sObject Collections".
 TRIGGER_RETRIES = "Too many batch retries"
+PRECONDITION_FAILED = "PRECONDITION_FAILED"  # the code of 412
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,36 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
-class InDoubt:
-    """Nobody knows whether it was applied."""
+class Conflict:
+    """The record was changed since the moment that the caller named: nothing was applied."""
 
     problem: Problem
 
 
-Verdict = Delivered | Rejected | TryAgain | Waits | InDoubt
+@dataclass(frozen=True, slots=True)
+class NotThisWay:
+    """It was not applied; it goes another way next."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """Nobody knows whether it was applied. `busy`: the org said that it was overloaded; no attempt is counted."""
+
+    problem: Problem
+    after: timedelta | None = None
+    busy: bool = False
+
+
+Verdict = Delivered | Rejected | Conflict | TryAgain | Waits | NotThisWay | InDoubt
+
+# The org, or what stands before it, has too much to do: nothing is wrong with what was sent.
+THROTTLED = frozenset(
+    {"TOO_MANY_REQUESTS", "SERVER_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "TXN_SECURITY_METERING_ERROR"}
+    | {f"HTTP_{status}" for status in (420, 425, 429, 502, 503)}
+)
+THROTTLE_PAUSE = timedelta(seconds=5)  # where the org does not say for how long
 
 
 class Result(Protocol):
@@ -102,6 +126,8 @@ def judge(operation: str, record_id: str | None, result: Result, *, doubted: boo
         return InDoubt(Problem("ODD_ANSWER", "the org reports success without a record id"))
     complaint = result.errors[0] if result.errors else OrgComplaint("", "the org gave no reason")
     problem = Problem(complaint.code or "UNKNOWN", complaint.message, complaint.fields)
+    if complaint.code == PRECONDITION_FAILED:
+        return Conflict(problem)
     kind = row_class(complaint.code)
     if operation == "delete" and doubted and record_id and issubclass(kind, NotFoundError):
         return Delivered(record_id, adopted=True)  # the unanswered sending did it
@@ -118,19 +144,27 @@ def _refusal(kind: type[SyncError], problem: Problem) -> Verdict:
 
 def of_error(error: SyncError) -> Verdict:
     """What an error of the whole call means for each action of its batch; a refusal of the whole is the caller's to split."""
-    code = getattr(error, "code", None) or type(error).__name__.removesuffix("Error").upper()
-    problem = Problem(str(code), str(error))
+    problem = problem_of(error)
+    throttled = problem.code in THROTTLED
     match error:
         case UnknownOutcomeError():
-            return InDoubt(problem)
+            return InDoubt(problem, error.retry_after, busy=throttled)
         case OverBudgetError():
             return Waits(problem, error.retry_after or DAILY_LIMIT_PAUSE)
         case DisconnectedError():
             return Waits(problem, timedelta(0))  # the connection is not served until a person reconnects it
         case TransientError():
+            if throttled:
+                return Waits(problem, error.retry_after or THROTTLE_PAUSE)
             return TryAgain(problem, error.retry_after)
         case _:
-            complaints = getattr(error, "complaints", ())
-            return Rejected(
-                Problem(complaints[0].code, complaints[0].message, complaints[0].fields) if complaints else problem
-            )
+            return Rejected(problem)
+
+
+def problem_of(error: SyncError) -> Problem:
+    """What went wrong with a whole call: the org's first complaint, where there is one."""
+    complaints = getattr(error, "complaints", ())
+    if complaints:
+        return Problem(complaints[0].code or "UNKNOWN", complaints[0].message, complaints[0].fields)
+    code = getattr(error, "code", None) or type(error).__name__.removesuffix("Error").upper()
+    return Problem(str(code), str(error))

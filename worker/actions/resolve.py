@@ -1,9 +1,10 @@
 """Settling what is in doubt: sent, and no answer came. Never a blind second create.
 
 Updates, upserts and deletes are sent again: twice is once; the record's next action waits until the first sending can no
-longer land. A create with a key is looked up by it, and sent again (as an upsert on it) when it is not there. A create
-without a key is looked for among the records that our user created since (see doubt.py); it is sent again only when the
-settling time has passed and no record of ours is unexplained, else a person must decide.
+longer land. A create with a key is looked up by it, and sent again (as an upsert on it) when it is not there. A create that
+went under an idempotency key is sent again under it: the org answers with what the first sending made. Any other create is
+looked for among the records that our user created since (see doubt.py); it is sent again only when the settling time has passed
+and no record of ours is unexplained, else a person must decide.
 """
 
 from collections.abc import Sequence
@@ -15,22 +16,25 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.actions import claims, doubt, exact
-from worker.actions.batching import Pending
-from worker.actions.claims import Batch, Change, Doubt, Queue
-from worker.actions.deps import ActionDeps
+from worker.actions.batching import Pending, is_bound_to_key
+from worker.actions.changes import REFUSED, Change
+from worker.actions.claims import Batch, Doubt, Queue
+from worker.actions.deps import DELIVER, ActionDeps
 from worker.actions.describes import describe_of
+from worker.actions.lifecycle import is_exhausted
 from worker.actions.outcome import Delivered, Problem
+from worker.actions.record import record
 from worker.attribution import attributed
 from worker.errors import OrgComplaint, RejectedError
 from worker.log import get_logger
-from worker.salesforce import rest, soql
+from worker.salesforce import composite, rest, soql
 from worker.salesforce.describe import ObjectDescribe
 
 log = get_logger(__name__)
 
-REFUSED = "refused"  # in an action's error: a second sending was refused, while the first may still land
 BEFORE = timedelta(seconds=5)  # how far before the sending a record may be stamped: stamps have whole seconds
 LOOK_AGAIN = timedelta(seconds=15)
+KEY_LASTS = timedelta(days=20)  # the org keeps idempotency keys for about 30
 MAX_RECORDS = 10_000  # of ours since the sending: more are not looked through
 
 
@@ -40,28 +44,77 @@ def resolve(deps: ActionDeps, queue: Queue, *, now: datetime) -> bool:
         held = claims.claim_doubt(session, queue, now=now, ttl=timedelta(seconds=deps.settings.request_seconds))
     if held is None:
         return False
-    repeatable = [one for one in held.batch.actions if one.operation != "create"]
-    if repeatable:
-        _write(deps, held.batch, [Change(one.id, "ready") for one in repeatable])
-    for keyed in (True, False):
-        creates = [
-            one
-            for one in held.batch.actions
-            if one.operation == "create" and (one.external_id_field is not None) == keyed
-        ]
-        if creates:
-            with attributed(cause="doubt"):
-                (_by_key if keyed else _by_content)(deps, held, creates, now)
+    again, unmet, keyed, unkeyed = _sorted(held, now)
+    _write(deps, held.batch, [_send_again(one, held) for one in again])
+    with attributed(cause="doubt"):
+        if unmet:
+            _by_values(deps, held, unmet)
+        if keyed:
+            _by_key(deps, held, keyed, now)
+        if unkeyed:
+            _by_content(deps, held, unkeyed, now)
     return True
 
 
+def _sorted(held: Doubt, now: datetime) -> tuple[list[Pending], list[Pending], list[Pending], list[Pending]]:
+    """What is harmless to send again; conditional updates that were refused; creates with a key of the org; other creates."""
+    again: list[Pending] = []
+    unmet: list[Pending] = []
+    keyed: list[Pending] = []
+    unkeyed: list[Pending] = []
+    for one in held.batch.actions:
+        refused = bool(held.errors[one.id].get(REFUSED))
+        fresh = now - held.sent_at[one.id] < KEY_LASTS
+        if one.operation == "create":
+            by_key = is_bound_to_key(one) and fresh and not refused
+            (again if by_key else keyed if one.external_id_field is not None else unkeyed).append(one)
+        else:
+            (unmet if refused and one.if_unmodified_since is not None else again).append(one)
+    return again, unmet, keyed, unkeyed
+
+
+def _send_again(action: Pending, held: Doubt) -> Change:
+    if not is_exhausted(action.attempts):
+        return Change(action.id, "ready")
+    problem = held.errors[action.id]
+    code, message = problem.get("code", "NO_ANSWER"), problem.get("message", "no answer came")
+    return Change(
+        action.id, "held", problem=Problem(code, f"sent {action.attempts} times without an answer: {message}")
+    )
+
+
 def _write(deps: ActionDeps, batch: Batch, changes: Sequence[Change]) -> None:
-    if not changes:
-        return
-    with deps.database.transaction() as session:
-        claims.write(session, batch, changes)
+    record(deps, batch, changes)
     for change in changes:
         log.info("action.doubt_settled", action=str(change.id), state=change.state)
+
+
+def _by_values(deps: ActionDeps, held: Doubt, actions: Sequence[Pending]) -> None:
+    """A condition did not hold after an unanswered sending: it may have been met then, and unmet by that very change."""
+    queue = held.batch.queue
+    describe = describe_of(deps, queue.connection_id, queue.object)
+    names = {name for one in actions for name in doubt.comparable(describe, one.fields)}
+    stamp = [name for name in ("LastModifiedById",) if describe.field(name)]
+    client = deps.client(queue.connection_id)
+    ids = [str(one.record_id) for one in actions]
+    rows = composite.retrieve(client, queue.object, ids, ["Id", *stamp, *sorted(names)])
+    with deps.database.transaction() as session:
+        user = session.scalar(text(USER), {"connection": queue.connection_id})
+    changes = []
+    for one, row in zip(actions, rows, strict=True):
+        sent = doubt.comparable(describe, one.fields)
+        ours = row is not None and (not stamp or user is None or row.get("LastModifiedById") == user)
+        if row is not None and ours and sent and sent.items() <= doubt.comparable(describe, row).items():
+            found = Delivered(str(one.record_id), adopted=True)
+            changes.append(Change(one.id, "delivered", outcome=found.as_json()))
+        else:
+            changes.append(Change(one.id, "conflict", problem=_unmet(held.errors[one.id])))
+    _write(deps, held.batch, changes)
+
+
+def _unmet(error: dict[str, Any]) -> Problem:
+    text = "It was sent once before without an answer; its record does not hold what was sent, and was changed since."
+    return Problem(str(error.get("code", "PRECONDITION_FAILED")), f"{error.get('message', '')} {text}".strip())
 
 
 def _by_key(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], now: datetime) -> None:
@@ -80,7 +133,7 @@ def _keyed(action: Pending, record_id: str | None, held: Doubt, now: datetime) -
         return _adopt(action.id, record_id)
     problem = held.errors[action.id]
     if not problem.get(REFUSED):
-        return Change(action.id, "ready")
+        return _send_again(action, held)
     if now < held.until[action.id]:
         return Change(action.id, "in_doubt", after=held.until[action.id] - now)
     return Change(action.id, "rejected", problem=Problem(problem["code"], problem["message"], tuple(problem["fields"])))
@@ -101,18 +154,27 @@ def _by_content(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], now: 
     except RejectedError as error:
         problem = Problem("IN_DOUBT", f"It was sent without an answer, and the org cannot be looked through: {error}")
         return _write(deps, held.batch, [Change(one.id, "held", problem=problem) for one in actions])
+    settling = timedelta(seconds=deps.settings.settling_seconds)
     with deps.database.transaction() as session:
         pairing = _pairing(session, queue, describe, records)
-        claims.write(session, held.batch, [_unkeyed(one, pairing, held, now) for one in actions])
+        queues = claims.write(session, held.batch, [_unkeyed(one, pairing, held, now, settling) for one in actions])
+    for queue_id in queues:
+        deps.wake(DELIVER, queue_id)
     log.info("actions.looked_for", actions=len(actions), records=len(records), adopted=len(pairing.adopted))
     return None
 
 
 ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(1, CAST(:queue AS int))"
-UNKEYED = """
+# Every sending that may have made a record whose id is not written down yet.
+UNDER_WAY = """
+SELECT CAST(fields AS text) AS fields FROM sfsync.actions
+ WHERE connection_id = :connection AND object = :object AND operation IN ('create', 'upsert')
+   AND (state = 'sending' OR state = 'in_doubt' AND external_id_field IS NOT NULL)
+"""
+DOUBTFUL = """
 SELECT id, CAST(fields AS text) AS fields, sent_at FROM sfsync.actions
  WHERE connection_id = :connection AND object = :object AND operation = 'create' AND external_id_field IS NULL
-   AND state = :state
+   AND state = 'in_doubt'
  ORDER BY sent_at, id
 """
 NAMED = """
@@ -127,8 +189,8 @@ def _pairing(session: Session, queue: Queue, describe: ObjectDescribe, records: 
     """
     of_queue = {"connection": queue.connection_id, "object": queue.object}
     session.execute(text(ONE_AT_A_TIME), {"queue": queue.id})
-    flying = session.execute(text(UNKEYED), {**of_queue, "state": "sending"}).all()
-    doubtful = session.execute(text(UNKEYED), {**of_queue, "state": "in_doubt"}).all()
+    flying = session.execute(text(UNDER_WAY), of_queue).all()
+    doubtful = session.execute(text(DOUBTFUL), of_queue).all()
     values = {"connection": queue.connection_id, "ids": [one.id for one in records]}
     named = set(session.scalars(text(NAMED), values))
     return doubt.pair(
@@ -142,12 +204,15 @@ def _comparable(describe: ObjectDescribe, row: Any) -> dict[str, Any]:
     return doubt.comparable(describe, exact.loads(row.fields))
 
 
-def _unkeyed(action: Pending, pairing: doubt.Pairing, held: Doubt, now: datetime) -> Change:
+def _unkeyed(action: Pending, pairing: doubt.Pairing, held: Doubt, now: datetime, settling: timedelta) -> Change:
     if action.id in pairing.adopted:
         return _adopt(action.id, pairing.adopted[action.id])
     left = held.until[action.id] - now
-    if left > timedelta(0):  # it may still land
-        return Change(action.id, "in_doubt", after=min(LOOK_AGAIN, left + timedelta(seconds=1)))
+    if left > timedelta(0):  # it may still land: look soon, then ever less often, and at the end
+        passed = settling - left
+        return Change(action.id, "in_doubt", after=min(max(LOOK_AGAIN, passed), left + timedelta(seconds=1)))
+    if pairing.under_way:  # a record of ours may be that of a sending whose answer is still to come
+        return Change(action.id, "in_doubt", after=LOOK_AGAIN)
     if not pairing.unexplained:
         return Change(action.id, "ready", certain=True)
     text = "It was sent without an answer. One of these records may be it: retry it if none is, else cancel it."

@@ -85,7 +85,9 @@ COPY_PARENTS = "COPY sfsync.action_parents (action_id, field, parent_id) FROM ST
 # A statement of its own, after the lines are locked: only its snapshot sees who has finished meanwhile. Tickets only grow
 # along a line, so its first unfinished action is its head; reading one row of the index is enough, however long the line is.
 PROMOTE = """
-UPDATE sfsync.actions a SET state = 'ready', due_at = greatest(clock_timestamp(), h.quiet_until)
+UPDATE sfsync.actions a
+   SET state = 'ready', due_at = greatest(clock_timestamp(), h.quiet_until, a.due_at),
+       fields = CASE WHEN family.ids IS NULL THEN a.fields ELSE a.fields || family.ids END
   FROM (SELECT head.id, head.state, l.quiet_until
           FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS w(object text, order_key text)
           JOIN sfsync.action_lines l
@@ -93,11 +95,13 @@ UPDATE sfsync.actions a SET state = 'ready', due_at = greatest(clock_timestamp()
          CROSS JOIN LATERAL (SELECT b.id, b.state FROM sfsync.actions b
                               WHERE b.connection_id = :connection AND b.object = w.object AND b.order_key = w.order_key
                                 AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')
-                              ORDER BY b.ticket LIMIT 1) AS head) AS h
- WHERE a.id = h.id AND h.state = 'waiting'
-   AND NOT EXISTS (SELECT 1 FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id
-                    WHERE p.action_id = a.id AND b.state <> 'delivered')
-RETURNING a.id
+                              ORDER BY b.ticket LIMIT 1) AS head
+         WHERE l.blocked_by IS NULL) AS h
+ CROSS JOIN LATERAL (SELECT jsonb_object_agg(p.field, b.record_id) AS ids, bool_and(b.state = 'delivered') AS here
+                       FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id
+                      WHERE p.action_id = h.id) AS family
+ WHERE a.id = h.id AND h.state = 'waiting' AND coalesce(family.here, true)
+RETURNING a.object
 """
 
 # FOR SHARE: any number of accepts at once, but nobody can put the queue to sleep before they commit. The row is written
@@ -114,7 +118,7 @@ RETURNING id
 
 COLUMNS = """a.id, a.connection_id, c.user_id, a.object, a.operation, a.record_id, a.external_id_field, a.external_id,
        CAST(a.fields AS text) AS fields, a.idempotency_key, a.order_key, a.priority, a.after_failure, a.mergeable,
-       a.if_unmodified_since, a.callback_url, a.state, a.source, a.attempts, a.due_at,
+       a.if_unmodified_since, a.callback_url, a.state, a.source, a.way, a.attempts, a.due_at,
        a.outcome, a.error, a.remembered_at, a.created_at, a.finished_at"""
 FROM = "FROM sfsync.actions a JOIN public.salesforce_oauth_tokens c ON c.id = a.connection_id"
 
@@ -170,6 +174,9 @@ def insert(session: Session, connection_id: int, actions: Sequence[New]) -> None
     parents = [(one.id, name, parent) for one in actions for name, parent in one.parents.items()]
     if parents:
         _copy(session, COPY_PARENTS, parents)
+        # Behind this lock a parent's end is either seen by the next statement, or sees the children.
+        share = text("SELECT 1 FROM sfsync.actions WHERE id = ANY(:ids) ORDER BY id FOR SHARE")
+        session.execute(share, {"ids": sorted({parent for _, _, parent in parents})})
     promote(session, connection_id, {(one.object, one.order_key) for one in actions if not one.alone})
 
 
@@ -240,12 +247,15 @@ def _row(connection_id: int, action: New, ticket: int, moment: datetime) -> tupl
     )
 
 
-def promote(session: Session, connection_id: int, lines: Collection[Line]) -> int:
-    """Make the first unfinished action of each line ready; how many became so. The caller holds the lines' locks."""
+def promote(session: Session, connection_id: int, lines: Collection[Line]) -> set[str]:
+    """Make the first unfinished action of each line ready, where it waits for nobody; the objects of which some became so.
+
+    The caller holds the lines' locks.
+    """
     if not lines:
-        return 0
+        return set()
     values = {"connection": connection_id, "lines": _lines(lines)}
-    return len(session.execute(text(PROMOTE), values).all())
+    return set(session.scalars(text(PROMOTE), values))
 
 
 def lock_lines(session: Session, connection_id: int, lines: Collection[Line]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from worker.actions import store
+from worker.actions import family, store
 from worker.actions.deps import DELIVER, ActionDeps
 
 LINES_AT_ONCE = 1_000
@@ -26,9 +26,23 @@ RETURNING q.id
 HEADLESS = """
 SELECT a.connection_id, a.object, a.order_key FROM sfsync.actions a
  WHERE a.state = 'waiting'
+   AND NOT EXISTS (SELECT 1 FROM sfsync.action_lines l
+                    WHERE l.connection_id = a.connection_id AND l.object = a.object AND l.order_key = a.order_key
+                      AND l.blocked_by IS NOT NULL)
+   AND NOT EXISTS (SELECT 1 FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id
+                    WHERE p.action_id = a.id AND b.state <> 'delivered')
    AND NOT EXISTS (SELECT 1 FROM sfsync.actions b
                     WHERE b.connection_id = a.connection_id AND b.object = a.object AND b.order_key = a.order_key
                       AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt') AND b.ticket < a.ticket)
+ LIMIT :limit
+"""
+
+# A child that was accepted in the moment in which its parent failed.
+ORPHANS = """
+SELECT DISTINCT a.connection_id, a.object, a.order_key, p.parent_id
+  FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id JOIN sfsync.actions a ON a.id = p.action_id
+ WHERE a.state = 'waiting'
+   AND (b.state = 'cancelled' OR b.state IN ('rejected', 'conflict', 'held') AND b.after_failure = 'go_on')
  LIMIT :limit
 """
 
@@ -36,7 +50,8 @@ SELECT a.connection_id, a.object, a.order_key FROM sfsync.actions a
 def upkeep(deps: ActionDeps) -> None:
     """Mend, and wake the queues that have work because of it. Harmless to repeat; cheap when there is nothing to mend."""
     with deps.database.transaction() as session:
-        queues = sorted({*session.scalars(text(FORGOTTEN)), *_mend_lines(session, LINES_AT_ONCE)})
+        forgotten = session.scalars(text(FORGOTTEN)).all()
+        queues = sorted({*forgotten, *_mend_lines(session, LINES_AT_ONCE), *_mend_families(session, LINES_AT_ONCE)})
     for queue_id in queues:
         deps.wake(DELIVER, queue_id)
 
@@ -49,6 +64,18 @@ def _mend_lines(session: Session, limit: int) -> list[int]:
     for connection_id in sorted({row[0] for row in rows}):
         lines = {(row[1], row[2]) for row in rows if row[0] == connection_id}
         store.lock_lines(session, connection_id, lines)
-        if store.promote(session, connection_id, lines):
-            queues += [store.awaken(session, connection_id, one) for one in sorted({line[0] for line in lines})]
+        promoted = store.promote(session, connection_id, lines)
+        queues += [store.awaken(session, connection_id, one) for one in sorted(promoted)]
+    return queues
+
+
+def _mend_families(session: Session, limit: int) -> list[int]:
+    rows = session.execute(text(ORPHANS), {"limit": limit}).all()
+    queues = []
+    for connection_id in sorted({row.connection_id for row in rows}):
+        lines = {(row.object, row.order_key) for row in rows if row.connection_id == connection_id}
+        store.lock_lines(session, connection_id, lines)
+        parents = {row.parent_id for row in rows if row.connection_id == connection_id}
+        settled = family.settle(session, connection_id, parents, lines)
+        queues += [store.awaken(session, connection_id, one) for one in sorted(settled.objects)]
     return queues

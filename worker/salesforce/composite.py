@@ -1,20 +1,23 @@
-"""sObject Collections: up to 200 records written, or 2,000 read, in one call that counts once.
+"""sObject Collections: up to 200 records written, or 2,000 read, in one call that counts once. And Composite, for conditions.
 
 Every write returns one result per record, in the order of the records. Source: REST API guide, "sObject Collections".
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from worker.errors import OrgComplaint, UnknownOutcomeError
 from worker.salesforce.client import OrgClient
 from worker.salesforce.errors import complaints
 from worker.salesforce.ids import to_18
-from worker.salesforce.limits import COLLECTION_RECORDS, COLLECTION_RETRIEVE_IDS
+from worker.salesforce.limits import COLLECTION_RECORDS, COLLECTION_RETRIEVE_IDS, COMPOSITE_SUBREQUESTS
+from worker.salesforce.rest import http_date
 from worker.salesforce.soql import name
 from worker.salesforce.transport import Deadline
 
+PRECONDITION_FAILED = "PRECONDITION_FAILED"
 S = TypeVar("S", bound=Sequence[Any])
 
 
@@ -94,6 +97,91 @@ def delete(
         "DELETE", "composite/sobjects", params=params, headers=headers, idempotent=False, deadline=deadline
     )
     return _results(answer.body, len(ids))
+
+
+def update_unchanged(
+    client: OrgClient,
+    object_name: str,
+    records: Sequence[tuple[str, Mapping[str, Any], datetime]],
+    *,
+    deadline: Deadline | None = None,
+) -> list[RowResult]:
+    """Update up to 25 records, given as (id, fields, moment), each only if it was not changed after its moment.
+
+    The condition is the org's own (If-Unmodified-Since, whole seconds); where it does not hold the error's code is
+    PRECONDITION_FAILED. Counts as one call. Source: REST API guide, "Conditional Requests", "Composite".
+    """
+    parts = [
+        _part(client, place, "PATCH", object_name, record_id, fields, since)
+        for place, (record_id, fields, since) in enumerate(records)
+    ]
+    answers = _composite(client, parts, deadline, all_or_none=False)
+    return [_row_of(*answer, record_id) for answer, (record_id, _, _) in zip(answers, records, strict=True)]
+
+
+def delete_unchanged(
+    client: OrgClient, object_name: str, record_id: str, since: datetime, *, deadline: Deadline | None = None
+) -> RowResult:
+    """Delete one record only if it was not changed after `since`.
+
+    A delete takes no condition, so an update without fields does, in the same transaction: it locks the record as well.
+    """
+    parts = [
+        _part(client, 0, "PATCH", object_name, record_id, {}, since),
+        _part(client, 1, "DELETE", object_name, record_id, None, None),
+    ]
+    check, done = _composite(client, parts, deadline, all_or_none=True)
+    return _row_of(*(done if check[0] < 300 or _is_halted(check[1]) else check), record_id)
+
+
+def _part(
+    client: OrgClient,
+    place: int,
+    method: str,
+    object_name: str,
+    record_id: str,
+    fields: Mapping[str, Any] | None,
+    since: datetime | None,
+) -> dict[str, Any]:
+    """One subrequest on a record."""
+    url = f"/services/data/v{client.options.version}/sobjects/{name(object_name)}/{to_18(record_id)}"
+    part: dict[str, Any] = {"method": method, "url": url, "referenceId": f"r{place}"}
+    if fields is not None:
+        part["body"] = dict(fields)
+    if since is not None:
+        part["httpHeaders"] = {"If-Unmodified-Since": http_date(since)}
+    return part
+
+
+def _composite(
+    client: OrgClient, parts: Sequence[Mapping[str, Any]], deadline: Deadline | None, *, all_or_none: bool
+) -> list[tuple[int, Any]]:
+    """Status and body of each part of one Composite call, in order."""
+    if not 1 <= len(parts) <= COMPOSITE_SUBREQUESTS:
+        raise ValueError(f"{len(parts)} parts do not fit into a call of 1 to {COMPOSITE_SUBREQUESTS}")
+    body = {"allOrNone": all_or_none, "compositeRequest": list(parts)}
+    answer = client.call("POST", "composite", json=body, idempotent=False, deadline=deadline).body
+    try:
+        found = {
+            one["referenceId"]: (int(one["httpStatusCode"]), one.get("body")) for one in answer["compositeResponse"]
+        }
+        return [found[str(part["referenceId"])] for part in parts]
+    except (LookupError, TypeError, ValueError):
+        raise _odd() from None
+
+
+def _row_of(status: int, body: Any, record_id: str) -> RowResult:
+    """The result of one record's part."""
+    if status < 300:
+        return RowResult(True, to_18(record_id), None, ())
+    found = complaints(body) or (OrgComplaint(f"HTTP_{status}", f"the org answered with status {status}"),)
+    if status == 412:
+        found = (OrgComplaint(PRECONDITION_FAILED, found[0].message, found[0].fields),)
+    return RowResult(False, None, None, found)
+
+
+def _is_halted(body: Any) -> bool:
+    return any(one.code == "PROCESSING_HALTED" for one in complaints(body))
 
 
 def retrieve(

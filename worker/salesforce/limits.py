@@ -19,6 +19,9 @@ BULK_QUERY_JOBS_PER_DAY = 10_000  # same
 BULK_JOB_DAYS = 7  # same: jobs and results are kept
 BULK_RETRIES = 15  # same: a query attempt that is retried more often fails
 
+INGEST_CELL_CHARACTERS = 131_072  # Bulk API 2.0 guide, "Limits": one field of an uploaded row
+INGEST_BATCH_ROWS = 10_000  # same: rows that the org counts as one of the day's 15,000 batches
+INGEST_JOB_HOURS = 24  # same: how long a job may stay open
 INGEST_JOB_BYTES = 150 * 1024 * 1024  # Bulk API 2.0 guide: size of the data after base64; about 100 MB of CSV
 INGEST_UPLOAD_BYTES = 100 * 1024 * 1024  # same: what the guide tells to stay below before encoding
 

@@ -1,78 +1,21 @@
 """Delivery against a whole org, over the wire: once, in order, whatever happens in between."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
-import psycopg
 import pytest
 
+from tests.edge.actions.world import LATER, World, rest_create
 from tests.edge.test_local_org import client_of
 from tests.org import Org, start_org
 from worker.actions import deliver
-from worker.actions.accept import Accepted, Intent, accept
-from worker.actions.deps import ActionDeps
+from worker.actions.intent import Intent
+from worker.actions.lifecycle import ATTEMPTS
 from worker.db import Database
 from worker.errors import DisconnectedError
-from worker.salesforce import rest, soql
-from worker.settings import load_settings
-from worker.steps import Again, Busy, Done, Step
-
-Rows = Callable[..., list[tuple[Any, ...]]]
-COLLECTIONS = "/composite/sobjects"
-LATER = timedelta(seconds=700)  # past the settling time
-
-
-class World:
-    """An org, our database, a connection between them."""
-
-    def __init__(self, org: Org, database: Database, database_url: str) -> None:
-        self.org = org
-        self.url = database_url
-        self.remembered: list[tuple[str, str]] = []
-        settings = load_settings({"DATABASE_URL": database_url, "ENCRYPTION_KEY": "A" * 43})
-        self.deps = ActionDeps(
-            database, settings, lambda _: client_of(org), self._remember, lambda _name, _id, _lane=None: None
-        )
-        insert = """
-            INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, salesforce_user_id)
-            VALUES ('u', 'client_credentials', %s, 'salesforce', 'x', %s) RETURNING id
-        """
-        ((self.connection_id,),) = self.rows(insert, org.url, org.user_id)
-
-    def _remember(self, _connection_id: int, object_name: str, ids: list[str]) -> None:
-        self.remembered += [(object_name, one) for one in ids]
-
-    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def accept(self, *intents: Intent) -> list[Accepted]:
-        return accept(self.deps, self.connection_id, intents, source="cli")
-
-    def step(self, *, later: timedelta = timedelta(0), queue: str = "%") -> Step:
-        ((queue_id,),) = self.rows("SELECT id FROM sfsync.action_queues WHERE object LIKE %s", queue)
-        return deliver.step(self.deps, queue_id, now=self.deps.database.now() + later, chance=lambda: 0.0)
-
-    def states(self) -> list[str]:
-        return [row[0] for row in self.rows("SELECT state FROM sfsync.actions ORDER BY created_at, ticket, id")]
-
-    def error(self) -> dict[str, Any]:
-        return dict(self.rows("SELECT error FROM sfsync.actions WHERE error IS NOT NULL")[0][0])
-
-    def find(self, object_name: str, name: str, *fields: str) -> list[dict[str, Any]]:
-        field = "LastName" if object_name in ("Contact", "Lead") else "Name"
-        where = f"{field} = {soql.literal(name)}"
-        page = rest.query(client_of(self.org), soql.select(object_name, ["Id", *fields], where=where))
-        return page.records
-
-    def spoil(self, action: dict[str, Any], **match: Any) -> None:
-        self.org.control.add_fault(match={"path_regex": COLLECTIONS, **match}, action=action)
-
-    def writes(self) -> int:
-        return sum(COLLECTIONS in entry["path"] for entry in self.org.control.ledger())
+from worker.salesforce import rest
+from worker.steps import Again, Busy, Done
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +188,7 @@ def test_row_locks_are_tried_again_with_a_pause(world: World, name: str) -> None
 def test_what_never_succeeds_is_held_for_a_person(world: World, name: str) -> None:
     world.spoil({"status": 503, "body": [{"errorCode": "UNABLE_TO_LOCK_ROW", "message": "busy"}]}, times=None)
     world.accept(contact(name))
-    for _ in range(deliver.is_exhausted.__globals__["ATTEMPTS"]):
+    for _ in range(ATTEMPTS):
         world.step(later=LATER)
     assert world.states() == ["held"]
     assert world.error()["code"] == "UNABLE_TO_LOCK_ROW"
@@ -271,11 +214,6 @@ def test_a_disconnected_connection_parks_its_actions(world: World, name: str) ->
     world.rows("UPDATE salesforce_oauth_tokens SET state = 'active'")
     world.step(later=LATER)
     assert world.states() == ["delivered"]
-
-
-def rest_create(org: Org, object_name: str, fields: dict[str, Any]) -> str:
-    answer = client_of(org).call("POST", f"sobjects/{object_name}", json=fields, idempotent=False)
-    return str(answer.body["id"])
 
 
 def _die_before_the_outcome(world: World) -> None:
