@@ -28,6 +28,7 @@ MIRROR_STATES = ("new", "loading", "live", "paused")
 RUN_KINDS = ("load", "refresh", "verify")
 RUN_STATES = ("ready", "done", "failed", "parked")  # a ready run is claimable from due_at on
 PAGE_STATES = ("ready", "loaded")
+CHANGE_RATE_SECONDS = 14_400.0  # a mirror's change rate is smoothed over about so long
 
 read_numbers = Sequence("read_numbers", metadata=Base.metadata)  # taken before a read's request is sent
 claim_tokens = Sequence("claim_tokens", metadata=Base.metadata)  # owner tokens only grow

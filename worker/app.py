@@ -13,6 +13,7 @@ from kombu.entity import Queue
 from beat_schedule import BEAT_SCHEDULE
 from worker.pulse import PULSE
 from worker.settings import Settings
+from worker.steps import Busy
 
 LANES = ("actions", "refresh", "upkeep", "backfill")  # a lane is a queue
 TASKS = ("tasks.mirror", "tasks.actions", "tasks.upkeep", "tasks.tokens", "tasks.triggers")
@@ -95,9 +96,12 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> str:
-        """Run the task's body as a step."""
-        PULSE.take_slot(wait=True)
-        return repr(PULSE.run(self.name, int(args[0]) if args else 0, lambda: self.run(*args, **kwargs)))
+        """Run the task's body as a step. A row whose step already runs here needs no second one: it is looked at again."""
+        row_id = int(args[0]) if args else 0
+        if PULSE.in_hand(self.name, row_id, woken=True):
+            return repr(Busy())
+        PULSE.take_slot(self.name, row_id, wait=True)
+        return repr(PULSE.run(self.name, row_id, lambda: self.run(*args, **kwargs)))
 
 
 def make_app(settings: Settings, *, client_name: str = "sfsync", publish_only: bool = False) -> Celery:

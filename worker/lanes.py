@@ -4,6 +4,7 @@ Tasks and the poller come through here or call the same use cases: there is one 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -14,6 +15,7 @@ from worker.actions import deliver
 from worker.actions.deps import DELIVER
 from worker.actions.due import due_queues
 from worker.actions.upkeep import upkeep as actions_upkeep
+from worker.budget import plan as planning
 from worker.errors import SyncError
 from worker.log import get_logger
 from worker.mirror import steps
@@ -30,9 +32,11 @@ log = get_logger(__name__)
 
 UPKEEP = "upkeep.tick"
 KEEP_ALIVE = "tokens.keep_alive"
+PLAN = "budget.plan"
+LIMITS = "budget.limits"
 MEND = "actions.mend"
 HOUSEWORK: Mapping[str, float] = MappingProxyType(  # of the lane `upkeep` → least seconds between two times
-    {UPKEEP: 0.0, FIRE_DUE: 0.0, MEND: 30.0, KEEP_ALIVE: 3600.0}
+    {UPKEEP: 0.0, FIRE_DUE: 0.0, PLAN: 15.0, MEND: 30.0, LIMITS: 60.0, KEEP_ALIVE: 3600.0}
 )
 SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"actions": ("actions",), "refresh": ("refresh", "upkeep"), "backfill": ("backfill",)}
@@ -41,14 +45,24 @@ UPKEEP_LOCK = 0x5F5D  # an advisory lock: one upkeep at a time is enough
 FORGET_AFTER = "1 day"
 
 
-def due(session: Session, lane: str, limit: int) -> list[tuple[str, int]]:
-    """Rows that are due in a lane now, most urgent first: (task name, row id), at most `limit`."""
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A row that is due: which task moves it, whose it is. `deep`: there is enough work for several steps at once."""
+
+    name: str
+    row_id: int
+    org: str = ""
+    deep: bool = False
+
+
+def due(session: Session, lane: str, limit: int) -> list[Due]:
+    """Rows that are due in a lane now, in the order of their orgs' turns, at most `limit`."""
     if lane == "upkeep":  # and see HOUSEWORK: most of its work is in no row
-        return [(FIRE, row_id) for row_id in fire.due_firings(session, limit)]
+        return [Due(FIRE, row_id) for row_id in fire.due_firings(session, limit)]
     if lane == "actions":
-        return [(DELIVER, row_id) for row_id in due_queues(session, limit)]
-    runs = [(STEP, row_id) for row_id in due_runs(session, lane, limit)]
-    return [*runs, *((PAGE, row_id) for row_id in due_pages(session, lane, limit))][:limit]
+        return [Due(DELIVER, row.id, row.org, row.deep) for row in due_queues(session, limit)]
+    runs = [Due(STEP, row.id, row.org) for row in due_runs(session, lane, limit)]
+    return [*runs, *(Due(PAGE, row.id, row.org) for row in due_pages(session, lane, limit))][:limit]
 
 
 def upkeep(rt: Runtime) -> Step:
@@ -91,6 +105,18 @@ def keep_tokens_alive(rt: Runtime) -> Step:
     return Busy()
 
 
+def plan(rt: Runtime) -> Step:
+    """Bring the intervals of mirrors to what the orgs' allowances permit."""
+    planning.plan(rt.database, rt.settings)
+    return Busy()
+
+
+def ask_limits(rt: Runtime) -> Step:
+    """Ask the orgs for their own count now and then."""
+    planning.ask_limits(rt.database, rt.client)
+    return Busy()
+
+
 def _forget(session: Session) -> None:
     """Drop marks of processes that are long gone, and authorizations that nobody finished."""
     for statement in (
@@ -109,6 +135,8 @@ STEPS: Mapping[str, Callable[[Runtime, int], Step]] = MappingProxyType(
         FIRE_DUE: lambda rt, _: fire_due(rt),
         UPKEEP: lambda rt, _: upkeep(rt),
         MEND: lambda rt, _: mend(rt),
+        PLAN: lambda rt, _: plan(rt),
+        LIMITS: lambda rt, _: ask_limits(rt),
         KEEP_ALIVE: lambda rt, _: keep_tokens_alive(rt),
     }
 )

@@ -9,6 +9,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from worker import db, pulse
@@ -43,7 +44,7 @@ class Poller:
         self._stop = threading.Event()
         self._look = threading.Event()  # set when it is worth looking at once
         self._lock = threading.Lock()
-        self._in_hand: set[tuple[str, int]] = set()
+        self._in_hand: Counter[tuple[str, int]] = Counter()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="step")
         self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
         self._counted = 0
@@ -54,6 +55,7 @@ class Poller:
     def start(self) -> None:
         """Begin to ask; returns at once."""
         PULSE.allow(self.threads)
+        PULSE.look = self._look.set
         self._thread.start()
 
     def stop(self) -> None:
@@ -90,8 +92,8 @@ class Poller:
         try:
             self._beat()
             self._do_housework()
-            for lane in self.lanes:
-                self._take(lane)
+            crowded = [self._take(lane) for lane in self.lanes]
+            PULSE.crowded = any(crowded)
         except Exception as error:
             if not self._silent:
                 log.exception("poller.failed", error=type(error).__name__)
@@ -115,26 +117,29 @@ class Poller:
             if now >= next_time and self._begin(name, 0):
                 self._next_housework[name] = now + HOUSEWORK[name]
 
-    def _take(self, lane: str) -> None:
-        """Start the steps that are due, as far as slots are free; the rest is left to others and to the next look."""
-        with self._lock:
-            busy = len(self._in_hand)
-        if busy >= self.threads:
-            return
-        with self.rt.database.transaction() as session:
-            found = due(session, lane, self.threads + busy)
-        for name, row_id in found:
-            if self._stop.is_set() or not self._begin(name, row_id):
-                return
+    def _take(self, lane: str) -> bool:
+        """Start the steps that are due, as far as slots are free; whether some found none.
 
-    def _begin(self, name: str, row_id: int) -> bool:
-        """Hand one step to the executor; False when no slot is free."""
+        Each row gets one step; then those with much to do get more, as long as a slot stays free for what comes next.
+        """
+        with self.rt.database.transaction() as session:
+            found = due(session, lane, 2 * self.threads)
+        for one in found:
+            PULSE.learn(one.name, one.row_id, one.org)
+        begun = [self._stop.is_set() or self._begin(one.name, one.row_id) for one in found]
+        for one in [one for one in found if one.deep] * self.threads:
+            if PULSE.free > 1 and not self._stop.is_set():
+                self._begin(one.name, one.row_id, again=True)
+        return not all(begun)
+
+    def _begin(self, name: str, row_id: int, *, again: bool = False) -> bool:
+        """Hand one step to the executor, a further one of the same row only if asked; False when no slot is free."""
         with self._lock:
-            if (name, row_id) in self._in_hand:
+            if (self._in_hand[name, row_id] or PULSE.in_hand(name, row_id)) and not again:
                 return True
-            if not PULSE.take_slot(wait=False):
+            if not PULSE.take_slot(name, row_id, wait=False):
                 return False
-            self._in_hand.add((name, row_id))
+            self._in_hand[name, row_id] += 1
         self._executor.submit(self._work, name, row_id)
         return True
 
@@ -146,7 +151,9 @@ class Poller:
             log.exception("step.failed", task=name, id=row_id)
         finally:
             with self._lock:
-                self._in_hand.discard((name, row_id))
+                self._in_hand[name, row_id] -= 1
+                if not self._in_hand[name, row_id]:
+                    del self._in_hand[name, row_id]
         if answer is not None and not isinstance(answer, Busy):
             self._look.set()  # there may be more: do not wait for the next look
 

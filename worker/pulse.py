@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,24 +28,63 @@ class Running:
     name: str
     row_id: int
     since: float
+    org: str = ""
 
 
 class Pulse:
-    """The steps of this process. `slots` bounds how many run at once, whoever asked for them: a message or the poller."""
+    """The steps of this process. Slots bound how many run at once, whoever asked for them: a message or the poller.
+
+    With three slots or more one org never has them all, so that another's work need not wait for its steps to end.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._slots = threading.Semaphore(1)
+        self._changed = threading.Condition()
+        self._slots = 1
+        self._taken: Counter[str] = Counter()  # org → slots; "" where a row's org is not known
+        self._orgs: dict[tuple[str, int], str] = {}  # of the rows that the poller has seen
         self._running: dict[int, Running] = {}
+        self._woken: set[tuple[str, int]] = set()  # rows that a message came for while they were in hand
+        self.look: Callable[[], None] = lambda: None  # called when such a row may have more work
+        self.crowded = False  # work is due for which no slot is free: long turns should end
         self.finished = 0  # steps that did something: one that found nothing to do is no sign of progress
 
     def allow(self, threads: int) -> None:
         """Set how many steps may run at once; before the first step."""
-        self._slots = threading.Semaphore(threads)
+        self._slots = threads
 
-    def take_slot(self, *, wait: bool) -> bool:
-        """Take a slot; False when none is free and we do not wait. `run()` gives it back."""
-        return self._slots.acquire(blocking=wait)
+    @property
+    def free(self) -> int:
+        """Slots that are free."""
+        return self._slots - self._taken.total()
+
+    def learn(self, name: str, row_id: int, org: str) -> None:
+        """Note whose row it is, for messages, which do not say."""
+        with self._changed:
+            if len(self._orgs) > 10_000:
+                self._orgs.clear()
+            self._orgs[name, row_id] = org
+
+    def take_slot(self, name: str = "", row_id: int = 0, *, wait: bool) -> bool:
+        """Take a slot for a step of a row; False when there is none for its org and we do not wait. `run()` gives it back."""
+        with self._changed:
+            org = self._orgs.get((name, row_id), "")
+            most = self._slots - 1 if org and self._slots > 2 else self._slots
+
+            def possible() -> bool:
+                return self.free > 0 and self._taken[org] < most
+
+            if not (self._changed.wait_for(possible) if wait else possible()):
+                return False
+            self._taken[org] += 1
+            return True
+
+    def in_hand(self, name: str, row_id: int, *, woken: bool = False) -> bool:
+        """Whether a step of this row runs here; if so and it was `woken`, the row is looked at again after it."""
+        with self._changed:
+            found = any((one.name, one.row_id) == (name, row_id) for one in self._running.values())
+            if found and woken:
+                self._woken.add((name, row_id))
+            return found
 
     def run(self, name: str, row_id: int, body: Callable[[], Step | None]) -> Step | None:
         """Run a step for which a slot was taken, and give the slot back; its answer, None when it failed.
@@ -54,21 +94,26 @@ class Pulse:
         """
         key = threading.get_ident()
         answer: Step | None = Busy()
-        with self._lock:
-            self._running[key] = Running(name, row_id, time.monotonic())
+        with self._changed:
+            self._running[key] = Running(name, row_id, time.monotonic(), self._orgs.get((name, row_id), ""))
         try:
             with bound(task=name, id=row_id):
                 answer = _reporting(body)
                 return answer
         finally:
-            with self._lock:
-                del self._running[key]
+            with self._changed:
+                org = self._running.pop(key).org
                 self.finished += not isinstance(answer, Busy)
-            self._slots.release()
+                self._taken[org] -= 1
+                again = (name, row_id) in self._woken
+                self._woken.discard((name, row_id))
+                self._changed.notify_all()
+            if again:
+                self.look()
 
     def running(self) -> list[Running]:
         """The steps in hand."""
-        with self._lock:
+        with self._changed:
             return list(self._running.values())
 
     def longest(self) -> float:

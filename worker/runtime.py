@@ -25,6 +25,7 @@ from worker.log import get_logger
 from worker.mirror.deps import STEP, MirrorDeps
 from worker.mirror.remember import remember
 from worker.mirror.requests import mirror_ids, request_update
+from worker.pulse import PULSE
 from worker.salesforce.client import OrgClient, http_options
 from worker.salesforce.transport import HttpOptions
 from worker.settings import Settings, load_settings
@@ -115,7 +116,12 @@ class Runtime:
     def actions(self) -> ActionDeps:
         """What the actions' use cases use; delivered records are remembered by the mirror."""
         return ActionDeps(
-            database=self.database, settings=self.settings, client=self.client, remember=self._remember, wake=self.wake
+            database=self.database,
+            settings=self.settings,
+            client=self.client,
+            remember=self._remember,
+            wake=self.wake,
+            crowded=lambda: PULSE.crowded,
         )
 
     @cached_property

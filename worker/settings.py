@@ -50,6 +50,7 @@ class Settings(BaseModel):
     shim_port: int = 8180
     poll_seconds: Seconds = 1.0  # how often each worker process asks Postgres for due work
     refresh_seconds: Seconds = 60.0  # default interval of a mirror's fresh reader
+    longest_refresh_seconds: Seconds = 3600.0  # no refresh is put off longer than this while others could give
     overlap_seconds: Seconds = 30.0  # how far a fresh read reaches back before its cursor
     claim_seconds: Seconds = 45.0  # a claim that is not renewed for this long may be taken by another worker
     bulk_poll_seconds: Seconds = 5.0  # longest pause between two looks at a running Bulk job; each spends a call

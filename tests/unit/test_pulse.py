@@ -71,3 +71,41 @@ def test_no_more_steps_run_at_once_than_there_are_slots() -> None:
         thread.join()
     assert pulse.longest() == 0
     assert pulse.take_slot(wait=False)
+
+
+def test_one_org_never_has_all_slots() -> None:
+    pulse = Pulse()
+    pulse.allow(4)
+    for row_id in range(10):
+        pulse.learn("actions.deliver", row_id, "flood" if row_id else "quiet")
+    assert [pulse.take_slot("actions.deliver", row_id, wait=False) for row_id in range(1, 6)] == [True] * 3 + [
+        False
+    ] * 2
+    assert pulse.take_slot("actions.deliver", 0, wait=False)
+    assert pulse.free == 0
+
+
+def test_of_two_slots_one_org_may_have_both() -> None:
+    pulse = Pulse()
+    pulse.allow(2)
+    pulse.learn("mirror.step", 1, "only")
+    pulse.learn("mirror.step", 2, "only")
+    assert pulse.take_slot("mirror.step", 1, wait=False)
+    assert pulse.take_slot("mirror.step", 2, wait=False)
+
+
+def test_a_row_in_hand_is_looked_at_again_when_a_message_came_for_it() -> None:
+    pulse, looks = Pulse(), []
+    pulse.look = lambda: looks.append(1)
+
+    def body() -> Step:
+        assert pulse.in_hand("mirror.step", 1, woken=True)
+        assert not pulse.in_hand("mirror.step", 2, woken=True)
+        return Done()
+
+    assert pulse.take_slot(wait=False)
+    pulse.run("mirror.step", 1, body)
+    assert looks == [1]
+    assert not pulse.in_hand("mirror.step", 1)
+    assert run(pulse, Done()) == Done()
+    assert looks == [1]

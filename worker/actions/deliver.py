@@ -44,7 +44,7 @@ KEYS_NOT_TAKEN_FOR = timedelta(days=1)
 def serve(deps: ActionDeps, queue_id: int) -> Step:
     """Steps of one queue for a few seconds, or until it has nothing to do."""
     ends = time.monotonic() + TURN_SECONDS
-    while isinstance(found := step(deps, queue_id), Again) and time.monotonic() < ends:
+    while isinstance(found := step(deps, queue_id), Again) and time.monotonic() < ends and not deps.crowded():
         pass
     return found
 
@@ -110,6 +110,7 @@ def deliver(deps: ActionDeps, queue: Queue, *, now: datetime, chance: Callable[[
         if not claims.has_ready(session, queue, now=now):
             return False
     client = deps.client(queue.connection_id)
+    client.meter.check()  # what must wait is better not claimed
     sent_at = deps.clocks.now(queue.connection_id, client)
     parents = _locking_fields(deps, queue)
     claimed = time.monotonic()

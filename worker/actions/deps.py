@@ -64,3 +64,4 @@ class ActionDeps:
     remember: Remember
     wake: Wake
     clocks: OrgClocks = field(default_factory=OrgClocks)
+    crowded: Callable[[], bool] = lambda: False  # others wait for a slot of this process: a long turn should end

@@ -137,12 +137,20 @@ class Ledger:
             raise OverBudgetError("the org's permits are taken", code="ALLOWANCE", retry_after=CROWDED_PAUSE)
         return block
 
+    def give_back(self, block: _Block) -> None:
+        """Return a permit that was not needed."""
+        with self._lock:
+            block.left += 1
+
     def _spend(self, org: str, reserved: bool) -> _Block | None:
         with self._lock:
             purse = self._purse(org)
             now = self._clock()
             blocks = purse.blocks[reserved]
-            blocks[:] = [one for one in blocks if one.left and one.until > now]
+            for lapsed in (one for one in blocks if one.until <= now):
+                purse.settled[lapsed.minute] += lapsed.left
+                lapsed.left = 0
+            blocks[:] = [one for one in blocks if one.left]
             if not blocks:
                 return None
             blocks[0].left -= 1
@@ -356,6 +364,11 @@ class OrgMeter:
     @property
     def _org(self) -> str:
         return self._ledger.org_of(self._connection_id)
+
+    def check(self) -> None:
+        """Raise OverBudgetError when a call would have to wait."""
+        org, lane = self._org, self._what().lane
+        self._ledger.give_back(self._ledger.take(org, lane, Kind.CALL))
 
     @contextmanager
     def permit(self, kind: Kind) -> Iterator[Permit]:

@@ -1,14 +1,15 @@
 """What is due: the poller asks this every second. Cheap: partial indexes hold only what is unfinished."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from models.connection import Connection
 from models.mirror import Mirror, Run, RunPage
 from worker.mirror.pages import FREE
-from worker.mirror.work import NOW
 
 SCHEDULE = """
 WITH due AS (
@@ -16,7 +17,7 @@ WITH due AS (
    WHERE m.state = 'live' AND m.next_refresh_at <= :now
    ORDER BY m.next_refresh_at LIMIT 1000 FOR UPDATE OF m SKIP LOCKED),
 moved AS (
-  UPDATE sfsync.mirrors m SET next_refresh_at = :now + make_interval(secs => m.refresh_seconds)
+  UPDATE sfsync.mirrors m SET next_refresh_at = :now + make_interval(secs => coalesce(m.effective_seconds, m.refresh_seconds))
     FROM due WHERE m.id = due.id RETURNING m.id)
 INSERT INTO sfsync.runs (mirror_id, kind, lane, cause) SELECT id, 'refresh', 'refresh', 'timetable' FROM moved
 ON CONFLICT (mirror_id, kind) WHERE state = 'ready' DO NOTHING
@@ -24,24 +25,34 @@ RETURNING id
 """
 
 
-def due_runs(session: Session, lane: str, limit: int) -> list[int]:
-    """Runs of a lane that are due and that nobody holds; those that wait longest first."""
-    query = (
-        select(Run.id)
-        .join(Mirror, Mirror.id == Run.mirror_id)
-        .join(Connection, Connection.id == Mirror.connection_id)
-        .where(Run.lane == lane, Run.state == "ready", Run.due_at <= NOW, Connection.state == "active")
-        .where(or_(Run.claim_until.is_(None), Run.claim_until < NOW))
-        .order_by(Run.due_at)
-        .limit(limit)
-    )
-    return list(session.scalars(query))
+# Orgs take turns: what an org has in hand counts as turns that it had. Within an org, what waits longest comes first.
+RUNS = """
+WITH ready AS (
+  SELECT r.id, r.due_at, coalesce(c.organization_id, 'connection:' || c.id) AS org,
+         coalesce(r.claim_until >= clock_timestamp(), false) AS held
+    FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id
+    JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
+   WHERE r.lane = :lane AND r.state = 'ready' AND r.due_at <= clock_timestamp()),
+turns AS (
+  SELECT id, org, due_at, held,
+         row_number() OVER (PARTITION BY org, held ORDER BY due_at, id) + count(*) FILTER (WHERE held) OVER (PARTITION BY org) AS turn
+    FROM ready)
+SELECT id, org FROM turns WHERE NOT held ORDER BY turn, due_at, id LIMIT :limit
+"""
 
 
-def due_pages(session: Session, lane: str | None = None, limit: int = 100) -> list[int]:
-    """Pages that nobody holds, of runs that are loading pages; of one lane or of all."""
+def due_runs(session: Session, lane: str, limit: int) -> Sequence[Any]:
+    """Runs of a lane that are due and that nobody holds, in the order of their orgs' turns: rows of id, org."""
+    return session.execute(text(RUNS), {"lane": lane, "limit": limit}).all()
+
+
+def due_pages(session: Session, lane: str | None = None, limit: int = 100) -> Sequence[Any]:
+    """Pages that nobody holds, of runs that are loading pages, of one lane or of all: rows of id, org."""
     query = (
-        select(RunPage.id)
+        select(
+            RunPage.id,
+            func.coalesce(Connection.organization_id, func.concat("connection:", Connection.id)).label("org"),
+        )
         .join(Run, Run.id == RunPage.run_id)
         .join(Mirror, Mirror.id == Run.mirror_id)
         .join(Connection, Connection.id == Mirror.connection_id)
@@ -50,7 +61,7 @@ def due_pages(session: Session, lane: str | None = None, limit: int = 100) -> li
         .order_by(RunPage.id)
         .limit(limit)
     )
-    return list(session.scalars(query if lane is None else query.where(Run.lane == lane)))
+    return session.execute(query if lane is None else query.where(Run.lane == lane)).all()
 
 
 def schedule_refreshes(session: Session, now: datetime | None = None) -> list[int]:

@@ -20,7 +20,7 @@ from models.mirror import Mirror, Run, RunPage
 from worker import db
 from worker.attribution import attributed
 from worker.db import Claim, Keeper
-from worker.errors import DisconnectedError, FencedError, RejectedError, SyncError
+from worker.errors import DisconnectedError, FencedError, OverBudgetError, RejectedError, SyncError
 from worker.log import get_logger
 from worker.mirror import intake
 from worker.mirror.cursor import next_pause
@@ -148,11 +148,15 @@ class PageLoader:
         """What comes next after a failure: the page again a little later, or the whole read from its beginning."""
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         log.warning("mirror.page_failed", object=self.object, page=self.page.number, error=text)
-        hopeless = isinstance(error, RejectedError) or self.page.attempts >= MOST_ATTEMPTS
+        waits = isinstance(error, OverBudgetError)  # nothing is wrong with the page: no attempt is counted
+        hopeless = not waits and (isinstance(error, RejectedError) or self.page.attempts >= MOST_ATTEMPTS)
         pause = timedelta(seconds=next_pause(2.0 ** (self.page.attempts - 3)))
+        if isinstance(error, OverBudgetError) and error.retry_after is not None:
+            pause = error.retry_after
         try:
             with self.deps.database.transaction() as session:
-                self._update(session, claim_until=NOW + pause, claim_owner=None)
+                attempts = RunPage.attempts - (1 if waits else 0)
+                self._update(session, claim_until=NOW + pause, claim_owner=None, attempts=attempts)
                 if hopeless and not isinstance(error, DisconnectedError):
                     same_job = (Run.id == self.run.id, Run.job_id == self.run.job_id, Run.stage == "pages")
                     session.execute(update(Run).where(*same_job).values(stage="lost", error=text, due_at=NOW))

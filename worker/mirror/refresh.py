@@ -125,5 +125,5 @@ def loaded(work: Work) -> Step | None:
 def move_cursor(session: Session, work: Work, began: datetime) -> None:
     """The cursor moves in the transaction that made it true, and never back."""
     assert work.mirror.fresh_cursor is not None
-    due = NOW + timedelta(seconds=work.mirror.refresh_seconds)
+    due = NOW + timedelta(seconds=work.mirror.effective_seconds or work.mirror.refresh_seconds)
     work.set_mirror(session, fresh_cursor=max(work.mirror.fresh_cursor, began), refreshed_at=began, next_refresh_at=due)

@@ -10,7 +10,7 @@ from sqlalchemy import CursorResult, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models.connection import Connection
-from models.mirror import Mirror, Reject, Run, RunPage, read_numbers
+from models.mirror import CHANGE_RATE_SECONDS, Mirror, Reject, Run, RunPage, read_numbers
 from worker.db import Claim, Keeper
 from worker.errors import FencedError
 from worker.mirror import tables
@@ -126,8 +126,20 @@ class Work:
         """Write the run's end, in the transaction that made it true."""
         tables.drop_table(session, self.schema, self.run.staging)
         tables.drop_table(session, self.schema, self.suspects)
-        self.set_mirror(session, state_reason=None)
+        rate = self._rate(values) if self.run.kind == "refresh" else {}
+        self.set_mirror(session, state_reason=None, **rate)
         self.set(session, state="done", error=None, finished_at=NOW, claim_until=None, claim_owner=None, **values)
+
+    def _rate(self, counters: dict[str, Any]) -> dict[str, Any]:
+        """How much the object changes and what a refresh costs, both smoothed: its interval is planned by them."""
+        changed = sum(counters.get(name, getattr(self.run, name)) for name in ("rows_changed", "rows_deleted"))
+        passed = func.extract("epoch", NOW - func.coalesce(Mirror.rated_at, NOW))
+        faded = Mirror.change_rate * func.exp(-passed / CHANGE_RATE_SECONDS)
+        return {
+            "change_rate": faded + changed * 3600 / CHANGE_RATE_SECONDS,
+            "refresh_calls": Mirror.refresh_calls * 0.8 + (self.run.calls + self.uncounted) * 0.2,
+            "rated_at": NOW,
+        }
 
     def end(self, state: str, error: str) -> Done:
         """Give the run up: failed (it cannot be done) or parked (a person may ask again)."""

@@ -48,6 +48,9 @@ class Permit:
 class Meter(Protocol):
     """One org's budget, as its client sees it. Safe between threads."""
 
+    def check(self) -> None:
+        """Raise OverBudgetError when a call would have to wait: to be asked before work is claimed for one."""
+
     def permit(self, kind: Kind) -> AbstractContextManager[Permit]:
         """Leave for one call, held until its answer is read. Raises OverBudgetError when the call must wait."""
 
@@ -60,6 +63,9 @@ class Meter(Protocol):
 
 class Unmetered:
     """No budget: for tools and tests."""
+
+    def check(self) -> None:
+        """Never."""
 
     @contextmanager
     def permit(self, kind: Kind) -> Iterator[Permit]:  # noqa: ARG002

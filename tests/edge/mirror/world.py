@@ -95,7 +95,7 @@ class World:
 
     def due_runs(self, lane: str) -> list[int]:
         with self.database.transaction() as session:
-            return due.due_runs(session, lane, 10)
+            return [row.id for row in due.due_runs(session, lane, 10)]
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def test_a_queue_rests_until_its_next_work_and_is_due_again_then(
     queue = queue_of(deps, rows)
     batch = claim(deps, queue)
     with deps.database.transaction() as session:
-        assert due.due_queues(session, 10) == [queue.id]
+        assert [row.id for row in due.due_queues(session, 10)] == [queue.id]
         assert claims.rest_queue(session, queue, recheck=TTL)
         assert due.due_queues(session, 10) == []
     assert batch
