@@ -3,6 +3,7 @@
 The mirror tables themselves are derived from the org's describe, not declared here.
 """
 
+import uuid
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Sequence,
     Text,
     UniqueConstraint,
+    Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -126,6 +128,27 @@ class Run(Base):
     created_at: Mapped[Created]
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Sync(Base):
+    """Runs that were asked for together, under one id that a caller can follow."""
+
+    __tablename__ = "syncs"
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    connection_id: Mapped[int] = mapped_column(
+        ForeignKey("public.salesforce_oauth_tokens.id", ondelete="CASCADE"), index=True
+    )
+    created_at: Mapped[Created]
+
+
+class SyncRun(Base):
+    """One run of a sync. A run that was under way already may belong to several."""
+
+    __tablename__ = "sync_runs"
+
+    sync_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sfsync.syncs.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("sfsync.runs.id", ondelete="CASCADE"), primary_key=True, index=True)
 
 
 class RunPage(Base):

@@ -46,6 +46,7 @@ class Context:
     user_id: str
     source: str
     idempotency_key: str | None = None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ def execute(
     *,
     source: str,
     idempotency_key: str | None = None,
+    callback_url: str | None = None,
 ) -> Result:
     """Execute a capability by name.
 
@@ -76,7 +78,7 @@ def execute(
     known = find(capability)
     if parameters is not None and not isinstance(parameters, Mapping):
         raise RequestError("VALIDATION_ERROR", "parameters must be an object.", fields=("parameters",))
-    context = Context(deps, check_user(user_id), source, idempotency_key)
+    context = Context(deps, check_user(user_id), source, idempotency_key, callback_url)
     return known.run(context, parameters or {})
 
 
@@ -227,8 +229,7 @@ def _get_opportunity(context: Context, parameters: Parameters) -> Result:
 
 
 def _accepted(context: Context, intent: Intent) -> Result:
-    if context.idempotency_key is not None:
-        intent = replace(intent, idempotency_key=context.idempotency_key)
+    intent = replace(intent, idempotency_key=context.idempotency_key, callback_url=context.callback_url)
     stored = accept_for(context.deps, context.user_id, [intent], source=context.source)[0]
     return Result({"action_id": str(stored.id), "repeated": stored.repeated}, stored.id)
 
@@ -334,6 +335,8 @@ def _say_contacts(data: dict[str, Any]) -> str:
 
 
 def _say_accepted(data: dict[str, Any]) -> str:
+    if data.get("success"):
+        return f"The account is created: {data['id']}."
     return f"The account will be created; action {data['action_id']}."
 
 

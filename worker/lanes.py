@@ -11,6 +11,7 @@ from types import MappingProxyType
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from worker import events
 from worker.actions import deliver
 from worker.actions.deps import DELIVER
 from worker.actions.due import due_queues
@@ -118,12 +119,13 @@ def ask_limits(rt: Runtime) -> Step:
 
 
 def _forget(session: Session) -> None:
-    """Drop marks of processes that are long gone, and authorizations that nobody finished."""
+    """Drop marks of processes that are long gone, authorizations that nobody finished, and old events."""
     for statement in (
         "DELETE FROM sfsync.processes WHERE seen_at < clock_timestamp() - CAST(:age AS interval)",
         "DELETE FROM sfsync.oauth_states WHERE created_at < clock_timestamp() - CAST(:age AS interval)",
     ):
         session.execute(text(statement), {"age": FORGET_AFTER})
+    events.forget(session)
 
 
 STEPS: Mapping[str, Callable[[Runtime, int], Step]] = MappingProxyType(

@@ -6,7 +6,7 @@ One level above the mirror and the actions, and what the HTTP door, the capabili
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, overload
 from uuid import UUID
 
 from sqlalchemy import select, text
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from models.connection import Connection
 from worker.actions import store
-from worker.actions.accept import Accepted, Intent, accept
+from worker.actions.accept import Accepted, Intent, Sorted, accept
 from worker.actions.deps import ActionDeps
 from worker.actions.describes import describe_of
 from worker.errors import DisconnectedError, NotMirroredError, RejectedError, RequestError
@@ -157,12 +157,12 @@ def table_of(deps: ActionDeps, user_id: str, object_name: str) -> Table:
         table = find_table(session, connection_id, object_name, version=version)
     if table is not None and table.state in READABLE:
         return table
-    name = table.object if table is not None else _known_name(deps, connection_id, object_name)
+    name = table.object if table is not None else known_name(deps, connection_id, object_name)
     raise _start(deps, connection_id, name)
 
 
-def _known_name(deps: ActionDeps, connection_id: int, object_name: str) -> str:
-    """The org's own name of an object; no mirror is begun for a misspelt one."""
+def known_name(deps: ActionDeps, connection_id: int, object_name: str) -> str:
+    """The org's own name of an object that can be mirrored; RequestError with NOT_FOUND for a misspelt one."""
     if object_name.lower() in _BY_OBJECT:
         return _BY_OBJECT[object_name.lower()].object
     try:
@@ -215,10 +215,22 @@ def delete_intent(object_name: str, record_id: Any, **options: Any) -> Intent:
     return Intent(object_name, "delete", record_id=check_id(record_id), **options)
 
 
-def accept_for(deps: ActionDeps, user_id: str, intents: Sequence[Intent], *, source: str) -> list[Accepted]:
+@overload
+def accept_for(
+    deps: ActionDeps, user_id: str, intents: Sequence[Intent], *, source: str, only_valid: Literal[False] = ...
+) -> list[Accepted]: ...
+@overload
+def accept_for(
+    deps: ActionDeps, user_id: str, intents: Sequence[Intent], *, source: str, only_valid: bool
+) -> list[Accepted] | Sorted: ...
+def accept_for(
+    deps: ActionDeps, user_id: str, intents: Sequence[Intent], *, source: str, only_valid: bool = False
+) -> list[Accepted] | Sorted:
     """Store writes of a user; raises DisconnectedError and as `accept`."""
     with deps.database.transaction() as session:
         connection_id = connection_of(session, user_id)
+    if only_valid:
+        return accept(deps, connection_id, intents, source=source, only_valid=True)
     return accept(deps, connection_id, intents, source=source)
 
 

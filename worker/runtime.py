@@ -141,10 +141,13 @@ class Runtime:
         """The clock by which things are due: Postgres's. A door reads it once per step."""
         return self.database.now()
 
+    def tokens(self, connection_id: int) -> StoredTokens:
+        """The stored tokens of a connection."""
+        return StoredTokens(self.database, self.vault, self.settings, connection_id)
+
     def client(self, connection_id: int) -> OrgClient:
         """A client of a connection's org, for one step in one thread."""
-        tokens = StoredTokens(self.database, self.vault, self.settings, connection_id)
-        return OrgClient(tokens, self.http, meter=self.ledger.meter(connection_id))
+        return OrgClient(self.tokens(connection_id), self.http, meter=self.ledger.meter(connection_id))
 
     def wake(self, name: str, row_id: int, lane: str | None = None) -> None:
         """See `Waker.wake`."""

@@ -9,6 +9,7 @@ import models.access
 import models.action
 import models.budget
 import models.connection
+import models.event
 import models.mirror
 import models.trigger  # noqa: F401 - imported so that their tables are known
 from models.base import SCHEMA, Base

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from worker.actions import exact
+from worker.actions.lifecycle import SETTLED
 from worker.db import raw
 
 
@@ -295,26 +296,47 @@ def find(
     *,
     user_ids: Collection[str] | None = None,
     states: Collection[str] = (),
-    before: datetime | None = None,
+    object_name: str | None = None,
+    idempotency_key: str | None = None,
+    before: tuple[datetime, UUID] | None = None,
     limit: int = 100,
 ) -> list[dict[str, Any]]:
-    """Actions, newest first, of these users (None: of all), in these states (none given: in any), accepted before a time."""
+    """Actions, newest first, of these users (None: of all), in these states (none given: in any).
+
+    `before`: only what comes after the action of this time and id in the list.
+    """
     conditions = ["true"]
     conditions += ["c.user_id = ANY(:users)"] if user_ids is not None else []
     conditions += ["a.state = ANY(:states)"] if states else []
-    conditions += ["a.created_at < :before"] if before else []
-    query = f"SELECT {COLUMNS} {FROM} WHERE {' AND '.join(conditions)} ORDER BY a.created_at DESC, a.id LIMIT :limit"
-    values = {"users": list(user_ids or ()), "states": list(states), "before": before, "limit": limit}
+    conditions += ["lower(a.object) = lower(:object)"] if object_name is not None else []
+    conditions += ["a.idempotency_key = :key"] if idempotency_key is not None else []
+    conditions += ["(a.created_at, a.id) < (:before_at, :before_id)"] if before else []
+    query = (
+        f"SELECT {COLUMNS} {FROM} WHERE {' AND '.join(conditions)} ORDER BY a.created_at DESC, a.id DESC LIMIT :limit"
+    )
+    values = {
+        "users": list(user_ids or ()),
+        "states": list(states),
+        "object": object_name,
+        "key": idempotency_key,
+        "before_at": before and before[0],
+        "before_id": before and before[1],
+        "limit": limit,
+    }
     return [_shown(row) for row in session.execute(text(query), values).mappings()]
 
 
 def settled(session: Session, ids: Collection[UUID]) -> set[UUID]:
     """Those of `ids` with which nothing more happens by itself."""
-    query = (
-        "SELECT id FROM sfsync.actions WHERE id = ANY(:ids)"
-        " AND state IN ('delivered', 'rejected', 'conflict', 'cancelled', 'held')"
-    )
-    return set(session.scalars(text(query), {"ids": list(ids)}))
+    query = "SELECT id FROM sfsync.actions WHERE id = ANY(:ids) AND state = ANY(:states)"
+    return set(session.scalars(text(query), {"ids": list(ids), "states": list(SETTLED)}))
+
+
+def states(session: Session, ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
+    """State, outcome and error of each of `ids`."""
+    query = "SELECT id, state, outcome, error FROM sfsync.actions WHERE id = ANY(:ids)"
+    rows = session.execute(text(query), {"ids": list(ids)})
+    return {row.id: {"state": row.state, "outcome": row.outcome, "error": row.error} for row in rows}
 
 
 def _shown(row: RowMapping) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The HTTP door, put together: routes, envelope, request ids, limits, graceful end."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from worker.runtime import Runtime
-from worker.shim import actions, envelope, health, records, triggers
+from worker.shim import actions, docs, envelope, events, health, oauth, records, runs, services, triggers
 from worker.shim.answers import refusals
+from worker.shim.following import Feed
 from worker.shim.rate import Rates
 from worker.shim.surround import Surround
 from worker.shim.waiting import Outcomes
@@ -31,17 +33,21 @@ def make_app(rt: Runtime) -> FastAPI:
         version="1",
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # ours loads nothing from elsewhere: worker/shim/docs.py
         redoc_url=None,
         redirect_slashes=False,  # a redirect would be an answer without an envelope, to an address that the caller chose
         responses=refusals(),
     )
     app.state.runtime = rt
     app.state.outcomes = Outcomes(rt.database)
+    app.state.feed = Feed(rt.database)
+    app.state.streams = Counter()
     app.state.rates = Rates(rt.settings.shim_requests_per_minute)
     envelope.install(app)
     app.add_middleware(Surround, most_bytes=_most_bytes(rt), body_seconds=rt.settings.shim_body_seconds)
-    for router in (health.router, actions.router, triggers.router, records.router):
-        app.include_router(router)
+    for module in (health, actions, runs, events, oauth, services, triggers, records, docs):
+        app.include_router(module.router)
+    docs.mount(app)
     return app
 
 
@@ -52,3 +58,4 @@ def _most_bytes(rt: Runtime) -> actions.Limits:
 def stop(app: FastAPI) -> None:
     """The process is asked to end: whoever waits for something is answered at once."""
     app.state.outcomes.stop()
+    app.state.feed.stop()

@@ -29,6 +29,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "INVALID_STATE": Code(
             400, "The OAuth state is unknown, used or older than ten minutes", "begin the sign-in again"
         ),
+        "AUTH_DENIED": Code(400, "The org or its user did not grant access", "begin the sign-in again"),
         "UNKNOWN_CAPABILITY": Code(
             400, "There is no capability of this name", "see GET /api/services/salesforce_service"
         ),
@@ -72,6 +73,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         ),
         "LEAD_HANDLING_FAILED": Code(500, "Our own fault, with one lead", "tell the operator the request id"),
         "INTERNAL_ERROR": Code(500, "Our own fault, anywhere else", "tell the operator the request id"),
+        "APP_REFUSED": Code(502, "The org refuses the connected app itself", "the operator looks at its settings"),
         "MIRROR_NOT_READY": Code(
             503, "The object has no whole copy yet; making one has begun", "try again as Retry-After says"
         ),

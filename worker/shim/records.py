@@ -27,13 +27,14 @@ from worker.shim.answers import Listed, Record, Written, answers, refusals
 from worker.shim.auth import Key, Wiring, user_of
 from worker.shim.bodies import described, json_body
 from worker.shim.envelope import Refusal, ok
-from worker.shim.writing import carry_out, idempotency_key
+from worker.shim.writing import carry_out, idempotency_key, unmodified_since
 
 router = APIRouter(prefix="/api/salesforce", tags=["records"])
 
 FILTER = re.compile(r"([A-Za-z]\w*)(?:\[([a-z]+)\])?", re.ASCII)
 LIST_PARAMETERS = ("user_id", "limit", "cursor", "order_by", "fields", "updated_since")
 UserId = Annotated[str | None, Query(description="Whose connection. Required.", examples=["u-1"])]
+Callback = Annotated[str | None, Query(description="Told when the action is finished or held.")]
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Records at most.")]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 OrderBy = Annotated[str | None, Query(description="A field; `-Field` for descending. Nulls come last.")]
@@ -255,16 +256,19 @@ def _getter(collection: Collection | None) -> Callable[..., JSONResponse]:
     return get_one
 
 
-def _options(request: Request, _fields: dict[str, Any]) -> dict[str, Any]:
+def _options(request: Request, callback_url: Any, *, precondition: bool = False) -> dict[str, Any]:
     """What a write is asked for beside its fields."""
-    return {"idempotency_key": idempotency_key(request)}
+    if not isinstance(callback_url, str | None):
+        raise Refusal.of("VALIDATION_ERROR", "callback_url is a text.")
+    since = {"if_unmodified_since": unmodified_since(request)} if precondition else {}
+    return {"idempotency_key": idempotency_key(request), "callback_url": callback_url, **since}
 
 
 def _creator(collection: Collection | None) -> Callable[..., Any]:
     async def create(request: Request, rt: Wiring, caller: Key) -> JSONResponse:
         fields = await json_body(request)
         user_id = user_of(caller, "write", fields.pop("user_id", None))
-        options = _options(request, fields)
+        options = _options(request, fields.pop("callback_url", None))
         if collection is None:
             intent = Intent(_object(request, collection), "create", fields, **options)
         else:
@@ -278,7 +282,7 @@ def _updater(collection: Collection | None) -> Callable[..., Any]:
     async def update(request: Request, rt: Wiring, caller: Key, record_id: RecordId) -> JSONResponse:
         fields = await json_body(request)
         user_id = user_of(caller, "write", fields.pop("user_id", None))
-        options = _options(request, fields)
+        options = _options(request, fields.pop("callback_url", None), precondition=True)
         intent = update_intent(_object(request, collection), record_id, fields, **options)
         return await carry_out(request, rt, user_id, intent)
 
@@ -287,10 +291,16 @@ def _updater(collection: Collection | None) -> Callable[..., Any]:
 
 def _deleter(collection: Collection | None) -> Callable[..., Any]:
     async def delete(
-        request: Request, rt: Wiring, caller: Key, record_id: RecordId, user_id: UserId = None
+        request: Request,
+        rt: Wiring,
+        caller: Key,
+        record_id: RecordId,
+        user_id: UserId = None,
+        callback_url: Callback = None,
     ) -> JSONResponse:
         named = user_of(caller, "write", user_id)
-        intent = delete_intent(_object(request, collection), record_id, **_options(request, {}))
+        options = _options(request, callback_url, precondition=True)
+        intent = delete_intent(_object(request, collection), record_id, **options)
         return await carry_out(request, rt, named, intent)
 
     return delete

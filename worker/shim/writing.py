@@ -64,6 +64,12 @@ async def carry_out(request: Request, rt: Runtime, user_id: str, intent: Intent)
 
 async def answer_of(request: Request, rt: Runtime, action_id: UUID) -> JSONResponse:
     """Wait for the outcome of an accepted action as long as the caller likes, answer."""
+    data, status = await written(request, rt, action_id)
+    return ok(data, status, {"Location": f"/api/salesforce/actions/{action_id}"} if status == 202 else None)
+
+
+async def written(request: Request, rt: Runtime, action_id: UUID) -> tuple[dict[str, Any], int]:
+    """Wait as long as the caller likes: what is known then, and the status. Refusal when the org or somebody said no."""
     seconds = wait_seconds(request, rt.settings.wait_seconds)
     outcomes: Outcomes = request.app.state.outcomes
     if seconds:
@@ -73,13 +79,13 @@ async def answer_of(request: Request, rt: Runtime, action_id: UUID) -> JSONRespo
     return answer(action)
 
 
-def answer(action: dict[str, Any]) -> JSONResponse:
+def answer(action: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """200 with the outcome; 422 with the org's refusal; 202 while nothing is decided, or a person must decide."""
     action_id = str(action["id"])
     error = action["error"] or {}
     if action["state"] == "delivered":
         outcome = action["outcome"]
-        return ok({"id": outcome["id"], "success": True, "errors": [], "action_id": action_id})
+        return {"id": outcome["id"], "success": True, "errors": [], "action_id": action_id}, 200
     if action["state"] in ("rejected", "conflict"):
         details = {"action_id": action_id, "fields": error.get("fields") or []}
         status = 422 if action["state"] == "rejected" else 409
@@ -95,4 +101,4 @@ def answer(action: dict[str, Any]) -> JSONResponse:
         "action_id": action_id,
         "state": action["state"],
     }
-    return ok(data, 202, {"Location": f"/api/salesforce/actions/{action_id}"})
+    return data, 202

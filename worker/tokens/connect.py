@@ -35,6 +35,10 @@ SANDBOX = "https://test.salesforce.com"
 ENVIRONMENTS = ("production", "sandbox")
 
 
+class UnknownStateError(SettingsError):
+    """The state is unknown, was used before, or is older than ten minutes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Whom to connect to what. `login_url` and `schema_name` None: as the settings and the environment say."""
@@ -116,7 +120,7 @@ def begin_authorization(
 def finish_authorization(database: Database, vault: Vault, settings: Settings, state: str, code: str) -> Connected:
     """Exchange the code that came back and store the grant.
 
-    Raises SettingsError for a state that is unknown, used or older than ten minutes; it is used up by the attempt.
+    Raises UnknownStateError for a state that is unknown, used or older than ten minutes; it is used up by the attempt.
     """
     begun = _use_state(database, state)
     verifier = vault.decrypt(begun.code_verifier, table="oauth_states", column="code_verifier", row=begun.state_hash)
@@ -150,8 +154,13 @@ def _use_state(database: Database, state: str) -> OAuthState:
     with database.transaction() as session:
         begun = session.scalar(marked)
     if begun is None:
-        raise SettingsError("this authorization is unknown, already used or older than ten minutes: begin again")
+        raise UnknownStateError("this authorization is unknown, already used or older than ten minutes: begin again")
     return begun
+
+
+def give_up_authorization(database: Database, state: str) -> str:
+    """The org said no: the state is used up. Whose it was; UnknownStateError as for `finish_authorization`."""
+    return _use_state(database, state).user_id
 
 
 def connect_with_refresh_token(

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -9,8 +11,10 @@ import pytest
 from psycopg.types.json import Jsonb
 from starlette.testclient import TestClient
 
+from tests.conftest import new_database
 from worker import access
 from worker.db import Database
+from worker.local_servers import EmbeddedPostgres
 from worker.runtime import Runtime
 from worker.settings import load_settings
 from worker.shim.app import make_app
@@ -18,41 +22,80 @@ from worker.shim.app import make_app
 USER = "u-1"
 
 
-@pytest.fixture
-def runtime(database_url: str) -> Iterator[Runtime]:
-    """No Redis listens at this address: the shim must not need it."""
-    environ = {
-        "DATABASE_URL": database_url,
+@dataclass
+class Shim:
+    """The application on a database of its own: `client` has the key `write`; others go by `keys`."""
+
+    client: TestClient
+    runtime: Runtime
+    keys: dict[str, str]
+    url: str
+
+    def as_key(self, name: str) -> dict[str, str]:
+        """The header for another key."""
+        return {"Authorization": f"Bearer {self.keys[name]}"}
+
+
+@contextmanager
+def start_shim(url: str, **environ: str) -> Iterator[Shim]:
+    """A shim on the database at `url`, with `connect`-ed USER. No Redis listens at its address: it must not need one."""
+    settings = {
+        "DATABASE_URL": url,
         "REDIS_URL": "redis://127.0.0.1:1/0",
         "ENCRYPTION_KEY": "A" * 43,
         "SFSYNC_SHIM_BODY_BYTES": "2000",
+        "SFSYNC_SHIM_BATCH_BYTES": "100000",
+        "SFSYNC_SHIM_REQUESTS_PER_MINUTE": "1000000",
     }
-    rt = Runtime(load_settings(environ))
-    yield rt
-    rt.close()
+    runtime = Runtime(load_settings(settings | environ))
+    keys = make_keys(runtime.database)
+    headers = {"Authorization": f"Bearer {keys['write']}"}
+    with TestClient(make_app(runtime), raise_server_exceptions=False, headers=headers) as client:
+        yield Shim(client, runtime, keys, url)
+    runtime.close()
 
 
-@pytest.fixture
-def keys(database: Database) -> dict[str, str]:
+def make_keys(database: Database) -> dict[str, str]:
     """API keys: one per scope for USER, `other` for another user, `all` for everybody."""
     made = {}
     with database.transaction() as session:
         for name, scopes, users in (
             ("read", ["read"], [USER]),
-            ("write", ["read", "write"], [USER]),
-            ("other", ["read", "write"], ["u-2"]),
+            ("write", ["read", "write", "trigger"], [USER]),
+            ("other", ["read", "write", "trigger"], ["u-2"]),
             ("all", ["read", "write"], None),
+            ("admin", ["admin"], None),
         ):
             made[name] = access.create_key(session, name, scopes, users)[1]
     return made
 
 
+@pytest.fixture(scope="module")
+def shared(postgres: EmbeddedPostgres) -> Iterator[Shim]:
+    """One shim with a connected USER for all tests of a module that leave things as they are."""
+    with new_database(postgres) as url:
+        connect(url)
+        with start_shim(url) as shim:
+            yield shim
+
+
 @pytest.fixture
-def client(runtime: Runtime, keys: dict[str, str]) -> Iterator[TestClient]:
+def shim(database_url: str) -> Iterator[Shim]:
+    """A shim of one test."""
+    with start_shim(database_url) as shim:
+        yield shim
+
+
+@pytest.fixture
+def client(shim: Shim) -> TestClient:
     """A client with the key `write`."""
-    app = make_app(runtime)
-    with TestClient(app, raise_server_exceptions=False, headers={"Authorization": f"Bearer {keys['write']}"}) as client:
-        yield client
+    return shim.client
+
+
+@pytest.fixture
+def keys(shim: Shim) -> dict[str, str]:
+    """See `make_keys`."""
+    return shim.keys
 
 
 FIELD: dict[str, Any] = {"createable": True, "updateable": True, "nillable": True}
@@ -88,8 +131,13 @@ DESCRIBES = (
 
 @pytest.fixture
 def connected(database_url: str) -> int:
-    """USER is connected; Contact and Opportunity are mirrored, Account is not yet."""
-    with psycopg.connect(database_url) as connection:
+    """See `connect`."""
+    return connect(database_url)
+
+
+def connect(url: str) -> int:
+    """USER is connected; Contact and Opportunity are mirrored, Account is not yet. The connection's id."""
+    with psycopg.connect(url) as connection:
         row = connection.execute(
             """
             INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from starlette.testclient import TestClient
 
-from tests.integration.shim.conftest import USER, body_of
+from tests.integration.shim.conftest import USER, Shim, body_of
 from tests.waiting import until
 from worker.shim import envelope
 
@@ -85,20 +85,19 @@ REFUSALS: list[tuple[str, str, Any, int, str, str | None]] = [
     ("DELETE", "/api/salesforce/contacts/003000000000001AAA", None, 400, "VALIDATION_ERROR", "user_id is required."),
     ("DELETE", "/api/salesforce/contacts", None, 405, "METHOD_NOT_ALLOWED", None),
     ("GET", "/api/salesforce/nothing", None, 404, "NOT_FOUND", None),
-    ("GET", "/", None, 404, "NOT_FOUND", None),
+    ("GET", "/nothing", None, 404, "NOT_FOUND", None),
     ("GET", "/api/salesforce/actions/nonsense", None, 400, "VALIDATION_ERROR", None),
     ("GET", "/api/salesforce/actions/00000000-0000-0000-0000-000000000000", None, 404, "NOT_FOUND", None),
     ("POST", "/api/salesforce/actions/00000000-0000-0000-0000-000000000000/retry", None, 404, "NOT_FOUND", None),
 ]
 
 
-@pytest.mark.usefixtures("connected")
 @pytest.mark.parametrize(("method", "path", "body", "status", "code", "message"), REFUSALS)
 def test_every_refusal_is_an_envelope_with_its_code(
-    client: TestClient, method: str, path: str, body: Any, status: int, code: str, message: str | None
+    shared: Shim, method: str, path: str, body: Any, status: int, code: str, message: str | None
 ) -> None:
     sent = {"content": body} if isinstance(body, bytes) else {} if body is None else {"json": body}
-    answer = client.request(method, path, **sent)
+    answer = shared.client.request(method, path, **sent)
     error = body_of(answer)["error"]
     assert (answer.status_code, error["code"]) == (status, code)
     assert message is None or error["message"] == message
@@ -115,9 +114,12 @@ def test_every_refusal_is_an_envelope_with_its_code(
     ],
 )
 @pytest.mark.parametrize("key", [None, "Basic x", "Bearer sfsk_00000000_no", "Bearer"])
-def test_nothing_but_health_is_open_without_a_key(client: TestClient, method: str, path: str, key: str | None) -> None:
-    client.headers.pop("authorization")
-    answer = client.request(method, path, headers={"Authorization": key} if key else {})
+def test_a_request_without_a_good_key_is_refused(shared: Shim, method: str, path: str, key: str | None) -> None:
+    request = shared.client.build_request(method, path)
+    del request.headers["authorization"]
+    if key:
+        request.headers["Authorization"] = key
+    answer = shared.client.send(request)
     assert answer.status_code == 401
     assert body_of(answer)["error"]["code"] == "UNAUTHORIZED"
 
@@ -214,7 +216,7 @@ def test_half_of_the_workflow_headers_is_refused(client: TestClient, connected: 
 
 OUTCOMES: list[tuple[str, int, dict[str, Any]]] = [
     (
-        'state = \'delivered\', outcome = \'{"id": "003000000000003AAA", "success": true}\', finished_at = now()',
+        "state = 'delivered', record_id = '003000000000003AAA', outcome = '{\"id\": \"003000000000003AAA\", \"success\": true}', finished_at = now()",
         200,
         {"data": {"id": "003000000000003AAA", "success": True, "errors": []}},
     ),
@@ -265,7 +267,7 @@ def test_another_users_action_is_as_good_as_none(client: TestClient, connected: 
     other = {"Authorization": f"Bearer {keys['other']}"}
     for method, tail in (("GET", ""), ("POST", "/cancel"), ("POST", "/retry")):
         assert client.request(method, path + tail, headers=other).status_code == 404
-    assert body_of(client.get("/api/salesforce/actions", headers=other))["data"] == {"actions": []}
+    assert body_of(client.get("/api/salesforce/actions", headers=other))["data"]["actions"] == []
     mine = body_of(client.get("/api/salesforce/actions", headers={"Authorization": f"Bearer {keys['all']}"}))["data"]
     assert len(mine["actions"]) == 1
 
@@ -281,7 +283,7 @@ def test_a_held_action_is_sent_again_on_request(
     client: TestClient, connected: int, execute: Callable[..., list[Any]]
 ) -> None:
     path = client.post("/api/salesforce/contacts", json=CONTACT, headers=NOW).headers["Location"]
-    execute("UPDATE sfsync.actions SET state = 'held', error = '{}', attempts = 12")
+    execute('UPDATE sfsync.actions SET state = \'held\', error = \'{"code": "X", "message": "x"}\', attempts = 12')
     data = body_of(client.post(f"{path}/retry"))["data"]
     assert (data["state"], data["attempts"]) == ("ready", 0)
 
