@@ -46,7 +46,7 @@ class Call:
     def place(self) -> str:
         """The path with USER's own things in it."""
         known = {"action_id": ACTION, "sync_id": SYNC, "run_id": RUN, "record_id": RECORD, "object_name": "Contact"}
-        return self.path.format(**{**{"trigger_id": ACTION, "service_id": "salesforce_service"}, **known})
+        return self.path.format(**{"trigger_id": ACTION, "service_id": "salesforce_service", **known})
 
 
 def routes(router: Any) -> Iterator[Any]:
@@ -194,4 +194,7 @@ def test_every_route_is_described_with_an_example(shared: Shim) -> None:
             described = document["paths"][route.path][method.lower()]
             assert described["summary"], route.path
             good = [answer for status, answer in described["responses"].items() if status.startswith("2")]
-            assert any("example" in kind for one in good for kind in one.get("content", {}).values()), (method, route.path)
+            assert any("example" in kind for one in good for kind in one.get("content", {}).values()), (
+                method,
+                route.path,
+            )
