@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.types.json import Jsonb
 from starlette.testclient import TestClient
 
@@ -16,10 +17,13 @@ from worker import access
 from worker.db import Database
 from worker.local_servers import EmbeddedPostgres
 from worker.runtime import Runtime
-from worker.settings import load_settings
+from worker.settings import decode_keys, load_settings
 from worker.shim.app import make_app
+from worker.tokens.vault import Vault
 
 USER = "u-1"
+KEY = "A" * 43
+NO_ORG = "http://127.0.0.1:1"  # nobody listens there
 
 
 @dataclass
@@ -42,7 +46,10 @@ def start_shim(url: str, **environ: str) -> Iterator[Shim]:
     settings = {
         "DATABASE_URL": url,
         "REDIS_URL": "redis://127.0.0.1:1/0",
-        "ENCRYPTION_KEY": "A" * 43,
+        "ENCRYPTION_KEY": KEY,
+        "SALESFORCE_CLIENT_ID": "app",
+        "SALESFORCE_LOGIN_URL": NO_ORG,
+        "SALESFORCE_ALLOWED_HOSTS": NO_ORG,
         "SFSYNC_SHIM_BODY_BYTES": "2000",
         "SFSYNC_SHIM_BATCH_BYTES": "100000",
         "SFSYNC_SHIM_REQUESTS_PER_MINUTE": "1000000",
@@ -141,11 +148,15 @@ def connect(url: str) -> int:
         row = connection.execute(
             """
             INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token)
-            VALUES (%s, 'refresh_token', 'https://login.salesforce.com', 'salesforce', 'x') RETURNING id
+            VALUES (%s, 'refresh_token', %s, 'salesforce', 'x') RETURNING id
             """,
-            (USER,),
+            (USER, NO_ORG),
         ).fetchone()
         assert row
+        for column in ("access_token", "refresh_token"):
+            sealed = Vault(decode_keys(KEY)).encrypt("token", table="salesforce_oauth_tokens", column=column, row=row[0])
+            statement = sql.SQL("UPDATE salesforce_oauth_tokens SET {} = %s").format(sql.Identifier(column))
+            connection.execute(statement, (sealed,))
         connection.execute("CREATE SCHEMA salesforce")
         connection.execute(
             "CREATE TABLE salesforce.contact (id text PRIMARY KEY, lastname text, name text, email text)"

@@ -31,6 +31,7 @@ SECRET = "Zanzibar"  # in everything that belongs to USER
 ACTION = "0b2e5f6c-0d6e-4c62-9f6c-1d0a5e3b7a11"
 SYNC = "4f5b1e52-6a0c-4d0a-a5f0-0f0a5c6b9e11"
 RUN = 77
+TRIGGER = 1
 RECORD = "003000000000007AAA"
 
 
@@ -45,8 +46,9 @@ class Call:
     @property
     def place(self) -> str:
         """The path with USER's own things in it."""
-        known = {"action_id": ACTION, "sync_id": SYNC, "run_id": RUN, "record_id": RECORD, "object_name": "Contact"}
-        return self.path.format(**{"trigger_id": ACTION, "service_id": "salesforce_service", **known})
+        known = {"action_id": ACTION, "sync_id": SYNC, "run_id": RUN, "record_id": RECORD, "trigger_id": TRIGGER}
+        known["object_name"] = "Contact"
+        return self.path.format(**known)
 
 
 def routes(router: Any) -> Iterator[Any]:
@@ -101,6 +103,9 @@ def filled(shared: Shim) -> Shim:
         connection.execute("INSERT INTO sfsync.sync_runs VALUES (%s, %s)", (SYNC, RUN))
         connection.execute("INSERT INTO salesforce.contact VALUES (%s, %s, %s)", (RECORD, SECRET, SECRET))
         connection.execute("UPDATE salesforce_oauth_tokens SET username = %s", (SECRET,))
+    trigger = {"name": SECRET, "type": "manual_trigger", "workflow_action": "process_data"}
+    made = shared.client.post("/api/salesforce/triggers", json={"user_id": USER, **trigger})
+    assert made.json()["data"]["id"] == TRIGGER, made.text
     return shared
 
 
@@ -128,7 +133,7 @@ def everything(shim: Shim) -> list[Any]:
     with psycopg.connect(shim.url) as connection:
         return [
             connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1".encode()).fetchall()
-            for table in ("sfsync.actions", "sfsync.runs", "sfsync.syncs", "sfsync.mirrors", "salesforce_oauth_tokens")
+            for table in ("sfsync.actions", "sfsync.runs", "sfsync.syncs", "sfsync.mirrors", "sfsync.triggers", "salesforce_oauth_tokens")
         ]
 
 
