@@ -169,6 +169,7 @@ def change(session: Session, row: Trigger, new: Checked, now: datetime) -> None:
 
 def _save(session: Session, row: Trigger, work: Mapping[str, Any]) -> None:
     """The row with its work, whose numbers stay exact."""
+    name = row.name  # after a failed flush the row cannot be asked
     try:
         with session.begin_nested():
             session.add(row)
@@ -176,9 +177,7 @@ def _save(session: Session, row: Trigger, work: Mapping[str, Any]) -> None:
     except IntegrityError as error:
         if "uq_triggers_connection_id_name" not in str(error.orig):
             raise
-        raise NameTakenError(
-            f"there is a trigger {row.name!r} already; choose another name or change that one"
-        ) from None
+        raise NameTakenError(f"there is a trigger {name!r} already; choose another name or change that one") from None
     put = "UPDATE sfsync.triggers SET work = CAST(:work AS jsonb) WHERE id = :id"
     session.execute(text(put), {"id": row.id, "work": exact.dumps(work)})
 

@@ -154,7 +154,9 @@ def connect(url: str) -> int:
         ).fetchone()
         assert row
         for column in ("access_token", "refresh_token"):
-            sealed = Vault(decode_keys(KEY)).encrypt("token", table="salesforce_oauth_tokens", column=column, row=row[0])
+            sealed = Vault(decode_keys(KEY)).encrypt(
+                "token", table="salesforce_oauth_tokens", column=column, row=row[0]
+            )
             statement = sql.SQL("UPDATE salesforce_oauth_tokens SET {} = %s").format(sql.Identifier(column))
             connection.execute(statement, (sealed,))
         connection.execute("CREATE SCHEMA salesforce")

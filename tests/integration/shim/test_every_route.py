@@ -133,7 +133,14 @@ def everything(shim: Shim) -> list[Any]:
     with psycopg.connect(shim.url) as connection:
         return [
             connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1".encode()).fetchall()
-            for table in ("sfsync.actions", "sfsync.runs", "sfsync.syncs", "sfsync.mirrors", "sfsync.triggers", "salesforce_oauth_tokens")
+            for table in (
+                "sfsync.actions",
+                "sfsync.runs",
+                "sfsync.syncs",
+                "sfsync.mirrors",
+                "sfsync.triggers",
+                "salesforce_oauth_tokens",
+            )
         ]
 
 
