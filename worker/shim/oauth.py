@@ -168,8 +168,9 @@ def _configured(rt: Runtime) -> None:
         )
 
 
+CONNECTED = {name: STATE[name] for name in ("user_id", "organization_id", "username", "instance_url")}
 PAGE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    **answers(ConnectedShape, description="A page for people; with Accept: application/json the connection"),
+    **answers(ConnectedShape, CONNECTED, description="A page for people; with Accept: application/json the connection"),
     **refusals(502),
 }
 for _status in (200, 400, 502, 503):

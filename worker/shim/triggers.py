@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from worker.access import Caller
 from worker.capabilities import CAPABILITIES
 from worker.runtime import Runtime
+from worker.shim.answers import Shape, answers, refusals
 from worker.shim.auth import Key, Wiring, require, user_of, users_of
 from worker.shim.bodies import json_body
 from worker.shim.envelope import NOT_CONNECTED, Refusal, ok
@@ -53,8 +54,54 @@ BODY: dict[str, Any] = {
     }
 }
 
+FIRE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": False,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "properties": {"parameters": {"type": "object"}}},
+                "example": {"parameters": {}},
+            }
+        },
+    }
+}
+TRIGGER = {"id": 1, **EXAMPLE, "enabled": True, "upcoming": ["2027-03-31T00:00:00Z"]}
+FIRING = {"id": 7, "trigger_id": 1, "cause": "manual", "state": "ready", "repeated": False}
 
-@router.get("", summary="List triggers")
+
+class TriggerShape(Shape):
+    """One trigger."""
+
+    id: int
+    user_id: str
+    name: str
+    type: str
+    workflow_action: str
+    enabled: bool
+
+
+class Triggers(Shape):
+    """Triggers of the users that the key may act for."""
+
+    triggers: list[TriggerShape]
+
+
+class FiringShape(Shape):
+    """One firing and how far its work is."""
+
+    id: int
+    state: str
+    repeated: bool
+
+
+class RemovedShape(Shape):
+    """A trigger that is gone."""
+
+    id: int
+    removed: bool
+
+
+@router.get("", summary="List triggers", responses=answers(Triggers, {"triggers": [TRIGGER]}))
 def list_triggers(
     rt: Wiring,
     caller: Key,
@@ -68,7 +115,13 @@ def list_triggers(
         return ok({"triggers": [_json(one) for one in store.shown(session, users=users)]})
 
 
-@router.post("", summary="Add a trigger", openapi_extra=BODY)
+@router.post(
+    "",
+    summary="Add a trigger",
+    status_code=201,
+    openapi_extra=BODY,
+    responses={**answers(TriggerShape, TRIGGER, status=201), **refusals(409)},
+)
 async def add_trigger(request: Request, rt: Wiring, caller: Key) -> JSONResponse:
     """Scheduled by `cron` (with `time_zone`) or `every_seconds`, or manual; executes a service or refreshes data."""
     body = await json_body(request)
@@ -96,7 +149,11 @@ def _add(rt: Runtime, user_id: str, asked: Asked) -> JSONResponse:
     return _shown(rt, trigger_id, status=201)
 
 
-@router.get("/{trigger_id}", summary="One trigger, its next due times and its last firings")
+@router.get(
+    "/{trigger_id}",
+    summary="One trigger, its next due times and its last firings",
+    responses=answers(TriggerShape, TRIGGER),
+)
 def get_trigger(
     rt: Wiring, caller: Key, trigger_id: int, firings: Annotated[int, Query(ge=0, le=store.FIRINGS_SHOWN)] = 20
 ) -> JSONResponse:
@@ -105,14 +162,24 @@ def get_trigger(
     return _shown(rt, trigger_id, firings=firings)
 
 
-@router.patch("/{trigger_id}", summary="Change a trigger", openapi_extra=BODY)
+@router.patch(
+    "/{trigger_id}",
+    summary="Change a trigger",
+    openapi_extra=BODY,
+    responses={**answers(TriggerShape, TRIGGER), **refusals(409)},
+)
 async def change_trigger(request: Request, rt: Wiring, caller: Key, trigger_id: int) -> JSONResponse:
     """Only what is given changes; a schedule or work replaces the former one. `enabled` switches it on or off."""
     given = await _given(request)
     return await run_in_threadpool(_change, rt, caller, trigger_id, given, False)
 
 
-@router.put("/{trigger_id}", summary="Replace a trigger", openapi_extra=BODY)
+@router.put(
+    "/{trigger_id}",
+    summary="Replace a trigger",
+    openapi_extra=BODY,
+    responses={**answers(TriggerShape, TRIGGER), **refusals(409)},
+)
 async def replace_trigger(request: Request, rt: Wiring, caller: Key, trigger_id: int) -> JSONResponse:
     """What is not given goes back to its default."""
     given = await _given(request)
@@ -144,7 +211,7 @@ def _change(rt: Runtime, caller: Caller, trigger_id: int, given: dict[str, Any],
     return _shown(rt, trigger_id)
 
 
-@router.delete("/{trigger_id}", summary="Remove a trigger")
+@router.delete("/{trigger_id}", summary="Remove a trigger", responses=answers(RemovedShape, {"id": 1, "removed": True}))
 def remove_trigger(rt: Wiring, caller: Key, trigger_id: int) -> JSONResponse:
     """It is forgotten with its history; what it has started goes on."""
     _allowed(rt, caller, trigger_id)
@@ -153,7 +220,16 @@ def remove_trigger(rt: Wiring, caller: Key, trigger_id: int) -> JSONResponse:
     return ok({"id": trigger_id, "removed": True})
 
 
-@router.post("/{trigger_id}/fire", summary="Fire a trigger now")
+@router.post(
+    "/{trigger_id}/fire",
+    summary="Fire a trigger now",
+    openapi_extra=FIRE_BODY,
+    responses={
+        **answers(FiringShape, FIRING, description="It was fired before, with the same key"),
+        **answers(FiringShape, FIRING, status=202, description="Fired"),
+        **refusals(409),
+    },
+)
 async def fire_trigger(request: Request, rt: Wiring, caller: Key, trigger_id: int) -> JSONResponse:
     """`parameters` fill the trigger's work; an `Idempotency-Key` makes a repeated request fire once."""
     body = await json_body(request) if await request.body() else {}
