@@ -20,12 +20,14 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Created, Key, one_of
 
 OPERATIONS = ("create", "update", "upsert", "delete")
+
+
 KEY_CHARACTERS = 255  # of an idempotency key
 SOURCES = ("http", "cli", "sql", "celery", "trigger")
 AFTER_FAILURE = ("go_on", "wait")
@@ -51,7 +53,8 @@ RULES = {
     "content_hash_whole": "octet_length(content_hash) = 32",
     "mergeable_is_update": "NOT mergeable OR (operation = 'update' AND if_unmodified_since IS NULL)",
     "precondition_has_record": "if_unmodified_since IS NULL OR operation IN ('update', 'delete')",
-    "counts": "attempts >= 0 AND ticket >= 0",
+    "counts": "attempts >= 0 AND (ticket >= 0 OR NOT checked)",
+    "checked_before_sent": "checked OR state IN ('waiting', 'held', 'rejected', 'cancelled')",
     "state": one_of("state", *ACTION_STATES),
     "finished": f"({one_of('state', *FINISHED)}) = (finished_at IS NOT NULL)",
     "delivered_has_outcome": "(state = 'delivered') = (outcome IS NOT NULL)",
@@ -177,6 +180,13 @@ class Action(Base):
             postgresql_where=text("state = 'ready'"),
         ),
         Index(
+            "ix_actions_unchecked",
+            "connection_id",
+            "object",
+            "created_at",
+            postgresql_where=text("NOT checked"),
+        ),
+        Index(
             "ix_actions_line",
             "connection_id",
             "object",
@@ -234,6 +244,7 @@ class Action(Base):
     callback_url: Mapped[str | None] = mapped_column(Text)  # told when it is finished or held
     state: Mapped[str] = mapped_column(Text)
     source: Mapped[str] = mapped_column(Text)  # http, cli, sql, celery, trigger
+    checked: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))  # against describe: SQL cannot do that
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     due_at: Mapped[Created]
     claim_token: Mapped[int | None] = mapped_column(BigInteger)
@@ -263,6 +274,19 @@ class ActionParent(Base):
     field: Mapped[str] = mapped_column(Text, primary_key=True)
     # A parent is not pruned before its children are, so that what a child was given can still be told.
     parent_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sfsync.actions.id"), index=True)
+
+
+class ActionArrival(Base):
+    """Actions that SQL enqueued in a transaction that is not over: its commit gives them their tickets and empties this.
+
+    `xact`: the transaction. Nobody ever sees a row of another's.
+    """
+
+    __tablename__ = "action_arrivals"
+
+    id: Mapped[Key]
+    xact: Mapped[int] = mapped_column(BigInteger)
+    action_ids: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
 
 
 class ActionAttempt(Base):

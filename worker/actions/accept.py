@@ -10,8 +10,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from worker.actions import store
-from worker.actions.check import Fault, key_field
-from worker.actions.checking import check
+from worker.actions.check import Fault
+from worker.actions.checking import check, external_key
 from worker.actions.deps import DELIVER, ActionDeps
 from worker.actions.intent import Intent, content_hash, line_of, well_formed
 from worker.errors import RejectedError, SyncError
@@ -284,17 +284,13 @@ def _new(
     chosen: str,
     parents: Mapping[str, store.Parent],
 ) -> store.New:
-    """The row. A create carries its own id in the object's key field, where there is one that the caller leaves free."""
-    external_field, external_id = intent.external_id_field, intent.external_id
-    if intent.operation == "create":
-        key = key_field(describe, chosen)
-        external_field, external_id = (None, None) if key is None or key in intent.fields else (key, action_id.hex)
+    external_id_field, external_id = external_key(describe, intent, action_id, chosen)
     return store.New(
         id=action_id,
         object=describe.name,
         operation=intent.operation,
         record_id=intent.record_id,
-        external_id_field=external_field,
+        external_id_field=external_id_field,
         external_id=external_id,
         fields=intent.fields,
         idempotency_key=intent.idempotency_key,

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from uuid import UUID
 
 from worker.actions import store
-from worker.actions.check import Fault, canonical, faults
+from worker.actions.check import Fault, canonical, faults, key_field
 from worker.actions.deps import ActionDeps
 from worker.actions.describes import describe_again, describe_of
 from worker.actions.intent import Intent
@@ -92,3 +93,17 @@ def _canonical(describe: ObjectDescribe, intent: Intent) -> Intent:
         fields=canonical(describe, intent.fields),
         external_id_field=named.name if named else intent.external_id_field,
     )
+
+
+def external_key(
+    describe: ObjectDescribe, intent: Intent, action_id: UUID, chosen: str
+) -> tuple[str | None, str | None]:
+    """External-id field and value that an action is sent with.
+
+    A create carries its own id in the object's key field, where there is one that the caller leaves free.
+    """
+    if intent.operation != "create":
+        named = describe.field(intent.external_id_field) if intent.external_id_field else None
+        return (named.name if named else intent.external_id_field), intent.external_id
+    key = key_field(describe, chosen)
+    return (None, None) if key is None or key in intent.fields else (key, action_id.hex)

@@ -65,7 +65,7 @@ FOLLOWERS = """
 SELECT {sent} FROM sfsync.actions h
  CROSS JOIN LATERAL (
        SELECT * FROM (
-              SELECT f.*, bool_and(f.mergeable AND f.state = 'waiting' AND f.record_id = h.record_id AND NOT EXISTS (
+              SELECT f.*, bool_and(f.mergeable AND f.checked AND f.state = 'waiting' AND f.record_id = h.record_id AND NOT EXISTS (
                                    SELECT 1 FROM sfsync.action_parents p WHERE p.action_id = f.id))
                           OVER (ORDER BY f.ticket) AS joins
                 FROM (SELECT * FROM sfsync.actions w
@@ -360,6 +360,9 @@ def rest_queue(session: Session, queue: Queue, *, recheck: timedelta) -> bool:
                     UNION ALL
                     SELECT min(greatest(due_at, claim_until)) FROM sfsync.ingest_jobs
                      WHERE connection_id = :connection AND object = :object AND state = 'ready'
+                    UNION ALL
+                    SELECT min(created_at) FROM sfsync.actions
+                     WHERE connection_id = :connection AND object = :object AND NOT checked AND state = 'waiting'
                     UNION ALL
                     SELECT clock_timestamp() + :recheck
                      WHERE EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object

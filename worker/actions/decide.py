@@ -18,7 +18,7 @@ PLACE = "SELECT connection_id, object, order_key, ticket FROM sfsync.actions WHE
 # keeps its place where the line waited for this decision.
 RETRY = """
 UPDATE sfsync.actions SET state = 'waiting', ticket = coalesce(:ticket, ticket), attempts = 0, finished_at = NULL,
-       due_at = clock_timestamp()
+       due_at = clock_timestamp(), checked = checked AND (error ->> 'by') IS NULL  -- what a check refused is checked again
  WHERE id = :id AND state = ANY(:states)
 RETURNING state
 """
@@ -27,7 +27,7 @@ UPDATE sfsync.action_lines SET blocked_by = NULL
  WHERE connection_id = :connection AND object = :object AND order_key = :order_key AND blocked_by = :id
 RETURNING order_key
 """
-AT_ONCE = "UPDATE sfsync.actions SET state = 'ready' WHERE id = :id AND state = 'waiting'"
+AT_ONCE = "UPDATE sfsync.actions SET state = 'ready' WHERE id = :id AND state = 'waiting' AND checked"
 CANCEL = """
 UPDATE sfsync.actions SET state = 'cancelled', finished_at = clock_timestamp() WHERE id = :id AND state = ANY(:states)
 RETURNING state

@@ -22,6 +22,7 @@ from worker.actions.outcome import Problem, TryAgain, Verdict, Waits
 from worker.actions.record import record
 from worker.actions.resolve import resolve
 from worker.actions.sending import send
+from worker.actions.vetting import vet
 from worker.attribution import attributed
 from worker.errors import DisconnectedError, RejectedError, SyncError, TransientError
 from worker.log import bound, get_logger
@@ -66,7 +67,8 @@ def step(
     ):
         try:
             worked = (
-                resolve(deps, queue, now=now)
+                vet(deps, queue)
+                or resolve(deps, queue, now=now)
                 or ingest.advance(deps, queue, now=now, chance=chance)
                 or deliver(deps, queue, now=now, chance=chance)
             )

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +21,14 @@ URL_CHARACTERS = 2_000
 LARGEST_PRIORITY = 32_767  # a smallint
 LARGEST_EXPONENT = 400  # far beyond any field; written out, 1e999999999 would fill the memory
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # NUL, half a character
+
+# Two external ids that differ in case may be one record to the org; taking them for one line is never wrong. Postgres must
+# come to the same (sfsync.line_of), whatever its locale, so beyond ASCII no case is changed: such letters are all the same.
+LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+CASED = re.compile(
+    "[\u00c0-\u058f\u10a0-\u10ff\u1c80-\u1cbf\u1e00-\u214f\u2c00-\u2d2f\ua640-\ua7ff\uab30-\uabbf\ufb00-\ufb17"
+    "\uff21-\uff5a\U00010400-\U0001e943]"
+)
 
 AfterFailure = Literal["go_on", "wait"]
 Parent = UUID | str  # an action's id; or the idempotency key of one that was accepted before, or stands before it
@@ -209,8 +218,7 @@ def line_of(action_id: UUID, intent: Intent) -> str:
     if intent.record_id is not None:
         return intent.record_id
     if intent.external_id is not None:
-        # Two keys that differ in case may be one record to the org; taking them for one line is never wrong.
-        return f"{intent.external_id_field}:{intent.external_id}".lower()
+        return CASED.sub("?", f"{intent.external_id_field}:{intent.external_id}".translate(LOWER))
     return action_id.hex
 
 

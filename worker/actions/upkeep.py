@@ -19,13 +19,15 @@ UPDATE sfsync.action_queues q SET next_due_at = clock_timestamp()
      OR EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.connection_id = q.connection_id AND a.object = q.object
                    AND a.state IN ('sending', 'in_doubt'))
      OR EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.connection_id = q.connection_id AND a.object = q.object
-                   AND a.state = 'delivered' AND a.remembered_at IS NULL))
+                   AND a.state = 'delivered' AND a.remembered_at IS NULL)
+     OR EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.connection_id = q.connection_id AND a.object = q.object
+                   AND NOT a.checked AND a.state = 'waiting'))
 RETURNING q.id
 """
 
 HEADLESS = """
 SELECT a.connection_id, a.object, a.order_key FROM sfsync.actions a
- WHERE a.state = 'waiting'
+ WHERE a.state = 'waiting' AND a.checked
    AND NOT EXISTS (SELECT 1 FROM sfsync.action_lines l
                     WHERE l.connection_id = a.connection_id AND l.object = a.object AND l.order_key = a.order_key
                       AND l.blocked_by IS NOT NULL)
