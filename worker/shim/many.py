@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import Field
 
 from worker.actions import exact, store
-from worker.actions.accept import ACTIONS_AT_ONCE, FaultyError, KeyReusedError, Sorted
+from worker.actions.accept import ACTIONS_AT_ONCE, FaultyError, Sorted
 from worker.actions.check import Fault
 from worker.actions.deps import ActionDeps
 from worker.actions.intent import Intent, UnreadableError, read_intent
@@ -50,7 +50,7 @@ def _line(line: bytes) -> Any:
 
 
 def accept_many(deps: ActionDeps, user_id: str, asked: Asked, key: str | None) -> Sorted:
-    """Store them. FaultyError with every fault of every action, unless only what is valid is to be stored.
+    """Store them. FaultyError with every fault of every action, unless only what is valid is to be stored; KeyReusedError.
 
     `key`: for all; an action without a key of its own gets it with its position.
     """
@@ -59,10 +59,6 @@ def accept_many(deps: ActionDeps, user_id: str, asked: Asked, key: str | None) -
         found = accept_for(deps, user_id, intents, source="http", only_valid=asked.only_valid)
     except FaultyError as error:
         raise FaultyError(_merged(error.faults, unreadable)) from None
-    except KeyReusedError as error:
-        if error.faults:
-            raise FaultyError(_merged(error.faults, unreadable)) from None
-        raise
     if isinstance(found, Sorted):
         return replace(found, faults=tuple(_merged(found.faults, unreadable)))
     return Sorted(dict(enumerate(found)), ())

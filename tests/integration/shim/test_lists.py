@@ -58,9 +58,7 @@ def deals(postgres: EmbeddedPostgres) -> Iterator[Shim]:
 def fill(shim: Shim, rows: list[tuple[Any, ...]]) -> None:
     with psycopg.connect(shim.url) as connection:
         connection.execute("TRUNCATE salesforce.deal__c")
-        connection.cursor().executemany(
-            b"INSERT INTO salesforce.deal__c VALUES (%s, %s, %s, %s, %s, %s, %s, %s)", rows
-        )
+        connection.cursor().executemany(b"INSERT INTO salesforce.deal__c VALUES (%s, %s, %s, %s, %s, %s, %s, %s)", rows)
 
 
 def ask(shim: Shim, **query: Any) -> Any:
