@@ -114,6 +114,10 @@ class OrgControl:
         """Add or replace a field: `add_field("Contact", "Score__c", type="double", precision=18, scale=2)`."""
         self._call("POST", f"objects/{object_name}/fields", {"field": field, **words})
 
+    def rename_object(self, object_name: str, to: str) -> None:
+        """Give an object another API name."""
+        self._call("POST", f"objects/{object_name}/rename", {"to": to})
+
     def remove_field(self, object_name: str, field: str) -> None:
         """Take a field out of an object."""
         self._call("DELETE", f"objects/{object_name}/fields/{field}")

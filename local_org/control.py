@@ -325,6 +325,12 @@ def remove_field(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     return {"field": values["field"]}
 
 
+def rename_object(org: Org, values: dict[str, Any]) -> dict[str, Any]:
+    """Give the object `name` the API name `to`."""
+    org.store.rename_object(_object(org, {"object": values["name"]}), str(values["to"]))
+    return {"name": values["to"]}
+
+
 def change_settings(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     """Change settings of the org; see org.Settings."""
     org.change_settings(values)
@@ -363,6 +369,7 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Handler], ...] = tuple(
         ("POST", "bulk-faults", add_bulk_fault),
         ("DELETE", "bulk-faults", clear_bulk_faults),
         ("POST", "objects", add_object),
+        ("POST", r"objects/(?P<name>\w+)/rename", rename_object),
         ("POST", r"objects/(?P<name>\w+)/fields", add_field),
         ("DELETE", r"objects/(?P<name>\w+)/fields/(?P<field>\w+)", remove_field),
         ("POST", "settings", change_settings),

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -193,6 +194,22 @@ class Store:
         for field in item.stored:
             if field.name.lower() not in have:
                 conn.execute(schema.add_column(item, field))
+
+    def rename_object(self, item: ObjectType, name: str) -> None:
+        """Give an object another API name; its records keep their ids."""
+        renamed = replace(item, name=name)
+        with self.write() as conn:
+            conn.execute(f"ALTER TABLE {schema.quoted(item.name)} RENAME TO {schema.quoted(name)}")
+            for table in ("_journal", "_deletions", "_cleared", "_late"):
+                conn.execute(f"UPDATE {table} SET object = ? WHERE object = ?", (name, item.name))
+            conn.execute("DELETE FROM _objects WHERE name = ?", (item.name,))
+            conn.execute("INSERT INTO _objects VALUES (?, ?)", (name, json.dumps(renamed.to_data())))
+            others = [one for one in self.catalogue.objects() if one.name != item.name]
+            now = self.clock.now_ms()
+            catalogue = Catalogue([*others, renamed], self.catalogue.version + 1, now)
+            value = json.dumps([catalogue.version, catalogue.modified_ms])
+            conn.execute("INSERT OR REPLACE INTO _settings VALUES ('catalogue', ?)", (value,))
+        self.catalogue = catalogue
 
     def create_indexes(self, conn: sqlite3.Connection, item: ObjectType) -> None:
         for statement in schema.create_indexes(item):

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     Float,
@@ -27,7 +28,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.base import Base, Created, Instant, Key, one_of
 
 MIRROR_STATES = ("new", "loading", "live", "paused")
-RUN_KINDS = ("load", "refresh", "verify")
+RUN_KINDS = ("load", "refresh", "verify", "backfill")
+DEPTHS = ("full", "sample", "quick")
 RUN_STATES = ("ready", "done", "failed", "parked")  # a ready run is claimable from due_at on
 PAGE_STATES = ("ready", "loaded")
 CHANGE_RATE_SECONDS = 14_400.0  # a mirror's change rate is smoothed over about so long
@@ -65,6 +67,11 @@ class Mirror(Base):
     describe_modified: Mapped[str | None] = mapped_column(Text)  # its Last-Modified, ISO 8601
     described_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # when the org was last asked for it
     skipped_fields: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    lost_fields: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))  # columns that stand still
+    unfilled_fields: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))  # wait for a back-fill
+    unfilled_number: Mapped[int | None] = mapped_column(BigInteger)  # a read with a greater number fills them
+    columns: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # that a read must bring now; None: not described
+    lost_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org no longer shows the object
     stamp_field: Mapped[str | None] = mapped_column(Text)  # SystemModstamp, or what stands in for it
     fresh_cursor: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     settled_cursor: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
@@ -77,6 +84,9 @@ class Mirror(Base):
     next_refresh_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     refreshed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time of the last read
     verified_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    audit_seconds: Mapped[float | None] = mapped_column(Float)  # None: as the settings say; 0: never
+    next_audit_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # None: not planned yet
+    has_rows: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))  # there were some: empty is damaged
     created_at: Mapped[Created]
 
 
@@ -194,7 +204,7 @@ class Verification(Base):
     """One proof of a mirror: what was compared, what differed, what it cost."""
 
     __tablename__ = "verifications"
-    __table_args__ = (CheckConstraint(one_of("depth", "full", "quick"), name="depth"),)
+    __table_args__ = (CheckConstraint(one_of("depth", *DEPTHS), name="depth"),)
 
     id: Mapped[Key]
     mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"), index=True)
@@ -207,20 +217,26 @@ class Verification(Base):
     differences: Mapped[int] = mapped_column(BigInteger)  # records that differ, are missing or are too many
     missing: Mapped[int] = mapped_column(BigInteger)  # in the org, not here
     surplus: Mapped[int] = mapped_column(BigInteger)  # here, not in the org
+    calculated: Mapped[int] = mapped_column(
+        BigInteger, server_default=text("0")
+    )  # of these: in calculated fields alone
+    rejected: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # of these: no column can hold them
     moved: Mapped[int] = mapped_column(BigInteger)  # looked different, changed meanwhile
     repaired: Mapped[int] = mapped_column(BigInteger)
     calls: Mapped[int] = mapped_column(BigInteger)
+    nul_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # which text of Postgres cannot hold
+    cause: Mapped[str] = mapped_column(Text, server_default="manual")  # manual, audit, drift
     details: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))  # the first few
 
 
 class Drift(Base):
-    """A change of an object's fields that a mirror followed."""
+    """A change of an object, its fields or its table that a mirror followed. `field` is empty where it concerns all."""
 
     __tablename__ = "drift"
 
     id: Mapped[Key]
     mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"), index=True)
     field: Mapped[str] = mapped_column(Text)
-    change: Mapped[str] = mapped_column(Text)  # added, removed, retyped
+    change: Mapped[str] = mapped_column(Text)  # see worker.mirror.schema.Change
     detail: Mapped[str] = mapped_column(Text, server_default="")
     created_at: Mapped[Created]

@@ -82,6 +82,12 @@ def widen(table: sql.Identifier, column: str, target: str) -> sql.Composed:
     return sql.SQL("ALTER TABLE {t} ALTER COLUMN {c} TYPE {k} USING {c}::{k}").format(t=table, c=name, k=kind)
 
 
+def narrow(table: sql.Identifier, column: str, target: str) -> sql.Composed:
+    """Change one column's type to one that its values are known to fit as text."""
+    name, kind = sql.Identifier(column), sql.SQL(target)  # our own type names, never input
+    return sql.SQL("ALTER TABLE {t} ALTER COLUMN {c} TYPE {k} USING {c}::text::{k}").format(t=table, c=name, k=kind)
+
+
 def index_plan(spec: TableSpec, *, schema: str) -> list[sql.Composed]:
     """Indexes beside the key, made after the first load: (stamp, id), and one for each lookup."""
     wanted = [[column.name] for column in spec.columns if column.indexed]

@@ -1,37 +1,54 @@
-"""Describe an object again, follow what changed in it, and say so in the drift log. Never drops a column."""
+"""Describe an object again, follow what changed in it, and say so in the drift log. Never drops a column.
 
-from datetime import UTC, datetime
+A field that came or changed does not stamp the records that have it, so its column waits for a back-fill
+(`unfilled_fields`); every read that is merged from then on must bring it (store.merge refuses others), so a back-fill
+and the refreshes beside it together leave no record out.
+"""
 
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from models.mirror import Drift
+from models.mirror import Drift, Mirror
+from worker.errors import NotFoundError
 from worker.log import get_logger
 from worker.mirror import tables
 from worker.mirror.cursor import DESCRIBE_EVERY, SHORTEST_OVERLAP
 from worker.mirror.requests import request_run
-from worker.mirror.schema import Change, TableSpec, changes, table_spec
-from worker.mirror.work import NOW, Work, spec_of
+from worker.mirror.schema import Change, TableSpec, UnfitObjectError, changes, meanings, table_spec
+from worker.mirror.store import lock_mirror
+from worker.mirror.work import NOW, LostObjectError, Work, spec_of
 from worker.salesforce import rest
-from worker.salesforce.describe import parse
+from worker.salesforce.describe import ObjectDescribe, parse
+from worker.salesforce.rest import Describe
 
 log = get_logger(__name__)
+
+LOOK_FOR_LOST = timedelta(minutes=15)  # between two looks for an object that the org does not show
 
 
 def is_due(work: Work, now: datetime) -> bool:
     """Whether a run should ask the org for its describe: a fresh reader asks only now and then, each asking is a call."""
     known = work.mirror.described_at
-    return bool(work.run.options.get("describe")) or known is None or now - known > DESCRIBE_EVERY
+    forced = bool(work.run.options.get("describe")) or work.mirror.lost_since is not None
+    return forced or known is None or now - known > DESCRIBE_EVERY
 
 
 def describe(work: Work) -> None:
-    """Bring the mirror's description and its table up to date."""
-    forced = bool(work.run.options.get("describe")) or work.mirror.describe is None
+    """Bring the mirror's description and its table up to date.
+
+    Raises LostObjectError when a mirror that is live has lost its object.
+    """
+    forced = bool(work.run.options.get("describe")) or _wants_all(work)
     modified = None if forced or work.mirror.describe_modified is None else _instant(work.mirror.describe_modified)
-    answer = rest.describe(work.client, work.mirror.object, if_modified_since=modified)
+    answer = _ask(work, modified)
     with work.deps.database.transaction() as session:
         if answer is not None:
-            spec = table_spec(parse(answer.json), chosen=work.mirror.fields)
-            _follow(session, work, spec)
+            now = parse(answer.json)
+            spec = _spec(work, now)
+            lost = _follow(session, work, now, spec)
             work.set_mirror(
                 session,
                 object=spec.object,
@@ -39,29 +56,119 @@ def describe(work: Work) -> None:
                 describe_modified=_settled(answer.last_modified, rest.org_now(work.client)),
                 skipped_fields=list(spec.skipped),
                 stamp_field=spec.stamp,
+                lost_fields=lost,
             )
+            tables.ensure_table(session, spec, work.schema)
+            tables.mark_lost(session, spec, work.schema, lost)
         else:
             spec = work.spec
-        tables.ensure_table(session, spec, work.schema)
-        work.set_mirror(session, described_at=NOW)
+            tables.ensure_table(session, spec, work.schema)
+        if work.mirror.unfilled_fields and work.run.kind != "backfill":
+            request_run(session, work.mirror.id, "backfill", "drift")  # an earlier one may have ended badly
+        _found_again(session, work)
+        work.set_mirror(session, described_at=NOW, columns=list(spec.names))
         work.set(session, options=work.option(describe=False))
     work.reload()
 
 
-def _follow(session: Session, work: Work, spec: TableSpec) -> None:
-    if work.mirror.describe is None:
-        return
-    found = changes(spec_of(work.mirror), spec)
+def _wants_all(work: Work) -> bool:
+    """Whether to ask without If-Modified-Since: it costs the same call, and a permission that came back may count as no
+    modification. So where something is out of sight, and once in each hour."""
+    mirror = work.mirror
+    if mirror.describe is None or mirror.described_at is None or mirror.lost_since is not None or mirror.lost_fields:
+        return True
+    return mirror.described_at.hour != work.deps.database.now().hour
+
+
+def note(session: Session, work: Work, found: Iterable[Change]) -> None:
+    """Write changes into the drift log."""
     for change in found:
         session.add(Drift(mirror_id=work.mirror.id, field=change.field, change=change.change, detail=change.detail))
-        log.info("mirror.drift", object=spec.object, field=change.field, change=change.change)
-    if work.mirror.state == "live" and any(map(_needs_values, found)):
-        request_run(session, work.mirror.id, "load", "drift")
+        log.info("mirror.drift", object=work.mirror.object, field=change.field, change=change.change)
 
 
-def _needs_values(change: Change) -> bool:
-    """A new or retyped field did not stamp the records that have it: only reading them all brings its values."""
-    return change.change in ("added", "retyped")
+def ask_for_values(session: Session, work: Work, fields: Iterable[str]) -> None:
+    """Have the columns of `fields` filled; every read that is merged from now on must bring them.
+
+    A mirror that is not live is about to be read whole anyway, and one without a stamp is at each refresh.
+    """
+    wanted = list(dict.fromkeys([*work.mirror.unfilled_fields, *fields]))
+    if work.mirror.state != "live" or not wanted:
+        return
+    work.set_mirror(session, unfilled_fields=wanted, unfilled_number=work.number_read(session))
+    request_run(session, work.mirror.id, "backfill", "drift")
+
+
+def lose(work: Work, reason: str) -> None:
+    """The object is no longer there for us: the records stay as they were, and we look again now and then."""
+    with work.deps.database.transaction() as session:
+        if work.mirror.lost_since is None:
+            note(session, work, [Change("", "object lost", reason)])
+            work.set_mirror(session, lost_since=NOW)
+        pause = max(timedelta(seconds=work.mirror.refresh_seconds), LOOK_FOR_LOST)
+        work.set_mirror(session, next_refresh_at=NOW + pause)
+        work.set(session)
+
+
+def _found_again(session: Session, work: Work) -> None:
+    """What happened while the object was out of sight is read by an audit, as soon as possible."""
+    if work.mirror.lost_since is not None:
+        note(session, work, [Change("", "object returned", f"lost since {work.mirror.lost_since:%Y-%m-%d %H:%M:%S}")])
+        work.set_mirror(session, lost_since=None, next_audit_at=NOW)
+
+
+def _ask(work: Work, modified: datetime | None) -> Describe | None:
+    try:
+        return rest.describe(work.client, work.mirror.object, if_modified_since=modified)
+    except NotFoundError as error:
+        if work.mirror.state != "live":
+            raise
+        name = _new_name(work)
+        if name is None:
+            raise LostObjectError(f"the org no longer shows {work.mirror.object}: {error}") from error
+        return rest.describe(work.client, name)
+
+
+def _new_name(work: Work) -> str | None:
+    """Another object that bears our object's key prefix, which no two objects share: ours, renamed."""
+    assert work.mirror.describe is not None
+    prefix = parse(work.mirror.describe).key_prefix
+    if not prefix:
+        return None
+    names = [entry.get("name") for entry in rest.describe_global(work.client) if entry.get("keyPrefix") == prefix]
+    others = [str(name) for name in names if name and name != work.mirror.object]
+    with work.deps.database.transaction() as session:
+        mirrored = select(func.count()).where(Mirror.connection_id == work.connection.id, Mirror.object.in_(others))
+        taken = bool(session.scalar(mirrored))
+    return others[0] if len(others) == 1 and not taken else None
+
+
+def _spec(work: Work, now: ObjectDescribe) -> TableSpec:
+    table = work.mirror.table_name if work.mirror.describe is not None else None
+    try:
+        return table_spec(now, chosen=work.mirror.fields, table=table)
+    except UnfitObjectError as error:
+        if work.mirror.state != "live":
+            raise
+        raise LostObjectError(str(error)) from error
+
+
+def _follow(session: Session, work: Work, now: ObjectDescribe, spec: TableSpec) -> list[str]:
+    """Log what changed and ask for the values that it takes; the fields whose columns stand still now."""
+    if work.mirror.describe is None:
+        return []
+    before, lost = spec_of(work.mirror), work.mirror.lost_fields
+    found = changes(before, spec, lost=lost)
+    if spec.object != before.object:
+        tables.rename_tombstones(session, work.schema, before.object, spec.object)
+        detail = f"{before.object} → {spec.object}; the table keeps its name, {spec.table}"
+        found.append(Change("", "object renamed", detail))
+    note(session, work, [*found, *meanings(parse(work.mirror.describe), now)])
+    if found:
+        lock_mirror(session, work.mirror.id)  # merges before this one need not bring the new columns, later ones must
+        ask_for_values(session, work, [change.field for change in found if change.needs_values])
+    removed = [change.field for change in found if change.change == "removed"]
+    return list(dict.fromkeys(field for field in [*lost, *removed] if not spec.has(field)))
 
 
 def _settled(modified: datetime | None, now: datetime) -> str | None:

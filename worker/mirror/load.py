@@ -3,6 +3,9 @@
 Stages: begin → ask → wait → pages → loaded → (staged: look →) done.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from sqlalchemy.orm import Session
 
 from worker.log import get_logger
@@ -82,22 +85,28 @@ def merge_staged(work: Work) -> None:
 
 def look(work: Work) -> Step | None:
     """Read the suspects again by Id: only what the org itself no longer shows leaves the mirror."""
-    while _look_at_some(work):
-        work.keeper.check()
-        work.reload()
+    look_at_all(work, work.run.columns or ())
     with work.deps.database.transaction() as session:
         bulk_read.check_suspects(session, work)
         go_live(session, work)
     return Done()
 
 
-def _look_at_some(work: Work) -> bool:
+def look_at_all(work: Work, fields: Sequence[str]) -> None:
+    """Read every suspect again by Id and merge it; what the org does not show any more is buried."""
+    while _look_at_some(work, fields):
+        work.keeper.check()
+        work.reload()
+
+
+def _look_at_some(work: Work, fields: Sequence[str]) -> bool:
+    columns = tuple(field.lower() for field in fields)
     with work.deps.database.transaction() as session:
         ids = suspects.unjudged(session, work.schema, work.suspects, COLLECTION_RETRIEVE_IDS)
-        target = work.target_numbered(work.number_read(session))
+        target = replace(work.target_numbered(work.number_read(session)), columns=columns)
     if not ids:
         return False
-    found = by_id.read(work.client, work.spec, ids, work.run.columns or ())
+    found = by_id.read(work.client, work.spec, ids, fields)
     with work.deps.database.transaction() as session:
         staged, taken = intake.look(session, target, found.data)
         keep_rejects(session, work.mirror.id, work.run.id, taken)

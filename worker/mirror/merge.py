@@ -150,12 +150,13 @@ def _upsert(names: Names) -> sql.Composed:
     )
 
 
-def _differs(names: Names, one: str, other: str) -> sql.Composable:
-    if len(names.columns) == 1:  # nothing beside the id
+def _differs(names: Names, one: str, other: str, columns: Sequence[str] | None = None) -> sql.Composable:
+    """Whether `columns` (default: all that were read) are not the same behind the two aliases."""
+    compared = [name for name in columns or names.columns if name != "id"]
+    if not compared:
         return sql.SQL("false")
-    return sql.SQL("ROW({}) IS DISTINCT FROM ROW({})").format(
-        names.listed(one, without=("id",)), names.listed(other, without=("id",))
-    )
+    sides = [sql.SQL(", ").join(sql.Identifier(alias, name) for name in compared) for alias in (one, other)]
+    return sql.SQL("ROW({}) IS DISTINCT FROM ROW({})").format(*sides)
 
 
 def _confirm(names: Names) -> sql.Composed:
@@ -171,6 +172,34 @@ def _confirm(names: Names) -> sql.Composed:
         """,
         alive=_alive(names),
         mirror_stamp=names._stamp("m"),
+    )
+
+
+def fill(names: Names, columns: Sequence[str]) -> sql.Composed:
+    """Fill `columns` of the rows that no read (number `read` or later) has written, from a read of these columns alone.
+
+    Rows stamped since `young` are left out (see to_look_at): they may get another value under the same stamp.
+    """
+    return names.fill(
+        """
+        UPDATE {mirror} m SET {assignments} FROM {staging} s
+         WHERE m.id = s.id AND m._read < %(read)s AND {mirror_stamp} <= {stamp} AND {stamp} < %(young)s AND {differs}
+        """,
+        assignments=sql.SQL(", ").join(sql.SQL("{c} = s.{c}").format(c=sql.Identifier(name)) for name in columns),
+        mirror_stamp=names._stamp("m"),
+        differs=_differs(names, "m", "s", columns),
+    )
+
+
+def to_look_at(names: Names, columns: Sequence[str]) -> sql.Composed:
+    """Records that `fill` leaves out though their columns are not what was read: they are to be read again whole."""
+    return names.fill(
+        """
+        SELECT m.id, 'different'::text AS kind FROM {mirror} m JOIN {staging} s ON s.id = m.id
+         WHERE m._read < %(read)s AND ({mirror_stamp} > {stamp} OR {stamp} >= %(young)s) AND {differs}
+        """,
+        mirror_stamp=names._stamp("m"),
+        differs=_differs(names, "m", "s", columns),
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from models.connection import Connection
 from models.mirror import Mirror, read_numbers
 from worker.attribution import attributed
-from worker.errors import TransientError
+from worker.errors import SchemaChangedError, TransientError
 from worker.mirror import by_id, intake, store
 from worker.mirror.cursor import young_since
 from worker.mirror.deps import MirrorDeps
@@ -46,6 +46,8 @@ def remember(deps: MirrorDeps, connection_id: int, object_name: str, ids: Sequen
         try:
             _merge(deps, target, answer)
             return
+        except SchemaChangedError as error:
+            raise TransientError(str(error), code=error.code) from None
         except OperationalError as error:
             if attempt == TRIES:
                 raise TransientError(f"{spec.object}: {error}", code=error.sqlstate) from None

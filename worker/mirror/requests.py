@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -12,7 +12,7 @@ from worker.errors import SettingsError
 from worker.mirror.schema import table_name
 from worker.salesforce.soql import name
 
-LANES = {"load": "backfill", "verify": "backfill", "refresh": "refresh"}
+LANES = {"load": "backfill", "backfill": "backfill", "verify": "backfill", "refresh": "refresh"}
 
 
 def ensure_mirror(
@@ -29,8 +29,15 @@ def ensure_mirror(
     except ValueError as error:
         raise SettingsError(f"{error}; give an object's API name, such as Contact or Invoice__c") from None
     table = table_name(object_name)
-    known = select(Mirror.id).where(Mirror.connection_id == connection_id, Mirror.table_name == table)
-    found = session.scalar(known)
+    known = (
+        select(Mirror.id)
+        .where(Mirror.connection_id == connection_id)
+        .where(
+            or_(Mirror.table_name == table, func.lower(Mirror.object) == table)
+        )  # one that was renamed keeps its table
+        .order_by(func.lower(Mirror.object) != table)
+    )
+    found = session.scalars(known).first()
     if found is not None:
         return found
     row = insert(Mirror).values(
@@ -41,7 +48,7 @@ def ensure_mirror(
         refresh_seconds=refresh_seconds,
     )
     session.execute(row.on_conflict_do_nothing())
-    return cast(int, session.scalar(known))
+    return cast(int, session.scalars(known).first())
 
 
 def request_run(session: Session, mirror_id: int, kind: str, cause: str, options: dict[str, Any] | None = None) -> int:

@@ -7,7 +7,7 @@ Sources: REST API Developer Guide, "sObject Describe"; Object Reference, "Field 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from worker.salesforce.describe import ObjectDescribe
+from worker.salesforce.describe import FieldDescribe, ObjectDescribe
 
 TEXT = "text"
 NUMERIC = "numeric"
@@ -31,6 +31,8 @@ ALWAYS = {"Id", "IsDeleted", "MasterRecordId", "IsArchived", *STAMPS}  # also wh
 WHO = {"CreatedById", "LastModifiedById"}  # lookups that nobody joins by: no index
 READ = "_read"  # number of the read that wrote a row; no field's name begins with an underscore
 NAME_BYTES = 63
+SIZES = ("length", "precision", "scale", "digits")
+MOST_DETAIL = 500  # characters of one entry of the drift log
 
 
 class UnfitObjectError(ValueError):
@@ -83,8 +85,12 @@ def table_name(object_name: str) -> str:
     return object_name.lower()
 
 
-def table_spec(describe: ObjectDescribe, *, chosen: Collection[str] | None = None) -> TableSpec:
+def table_spec(
+    describe: ObjectDescribe, *, chosen: Collection[str] | None = None, table: str | None = None
+) -> TableSpec:
     """The table of `describe`, narrowed to the fields `chosen` (any case; None: all) and those that a mirror needs.
+
+    `table`: its name, where the object has been renamed since the table was made.
 
     Raises UnfitObjectError when the object cannot be queried or has no Id.
     """
@@ -111,23 +117,38 @@ def table_spec(describe: ObjectDescribe, *, chosen: Collection[str] | None = Non
     if "Id" not in names:
         raise UnfitObjectError(f"{describe.name} has no Id")
     stamp = next((name for name in STAMPS if name in names), None)
-    return TableSpec(describe.name, table_name(describe.name), tuple(columns), tuple(skipped), stamp)
+    return TableSpec(describe.name, table or table_name(describe.name), tuple(columns), tuple(skipped), stamp)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field that came, went or changed its type between two describes."""
+    """One entry of the drift log.
+
+    `change` of a field: added, removed (or no longer permitted: describe does not tell the two apart), returned, retyped,
+    resized, picklist, restored (its column was gone here). With an empty `field`: object lost, object returned, object
+    renamed, table rebuilt, key restored.
+    """
 
     field: str
-    change: str  # added, removed, retyped
+    change: str
     detail: str = ""
 
+    @property
+    def needs_values(self) -> bool:
+        """Whether the column must be filled: such a change does not stamp the records that have the field."""
+        return self.change in ("added", "returned", "retyped", "restored")
 
-def changes(before: TableSpec, after: TableSpec) -> list[Change]:
-    """What differs between two describes of an object, as far as its columns are concerned."""
+
+def changes(before: TableSpec, after: TableSpec, *, lost: Collection[str] = ()) -> list[Change]:
+    """What differs between two describes of an object, as far as its columns are concerned.
+
+    `lost`: fields that were removed earlier; their columns are still there.
+    """
     old = {column.field: column for column in before.columns}
     new = {column.field: column for column in after.columns}
-    added = [Change(field, "added", new[field].type) for field in new if field not in old]
+    added = [
+        Change(field, "returned" if field in lost else "added", new[field].type) for field in new if field not in old
+    ]
     removed = [Change(field, "removed", old[field].type) for field in old if field not in new]
     retyped = [
         Change(field, "retyped", f"{old[field].type} → {new[field].type}")
@@ -135,3 +156,29 @@ def changes(before: TableSpec, after: TableSpec) -> list[Change]:
         if field in old and old[field].type != new[field].type
     ]
     return added + removed + retyped
+
+
+def meanings(before: ObjectDescribe, after: ObjectDescribe) -> list[Change]:
+    """What changed in the values that fields may have: picklists and sizes. No column changes by it."""
+    pairs = [(old, new) for new in after.fields if (old := before.field(new.name)) is not None]
+    return [change for old, new in pairs for change in (_picklist(old, new), _size(old, new)) if change is not None]
+
+
+def _picklist(old: FieldDescribe, new: FieldDescribe) -> Change | None:
+    was = {value.value for value in old.picklist if value.active}
+    now = {value.value for value in new.picklist if value.active}
+    parts = [f"+ {value}" for value in sorted(now - was)] + [f"− {value}" for value in sorted(was - now)]
+    return Change(new.name, "picklist", _shortened("; ".join(parts))) if parts else None
+
+
+def _size(old: FieldDescribe, new: FieldDescribe) -> Change | None:
+    sizes = [
+        f"{name} {getattr(old, name)} → {getattr(new, name)}"
+        for name in SIZES
+        if getattr(old, name) != getattr(new, name)
+    ]
+    return Change(new.name, "resized", ", ".join(sizes)) if sizes and old.type == new.type else None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_DETAIL else f"{text[: MOST_DETAIL - 1]}…"

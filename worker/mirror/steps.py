@@ -26,12 +26,13 @@ from worker.errors import (
     TransientError,
 )
 from worker.log import bound, get_logger
-from worker.mirror import bulk_read, load, refresh, sweep
+from worker.mirror import backfill, bulk_read, load, refresh, sweep
 from worker.mirror.cursor import next_pause
 from worker.mirror.deps import MirrorDeps
+from worker.mirror.describing import lose
 from worker.mirror.pages import load_page
 from worker.mirror.schema import UnfitObjectError
-from worker.mirror.work import StartOverError, Work
+from worker.mirror.work import LostObjectError, StartOverError, Work
 from worker.steps import Busy, Done, Step
 
 __all__ = ["load_page", "step"]
@@ -46,6 +47,13 @@ Stage = Callable[[Work], Step | None]
 BULK: dict[str, Stage] = {"wait": bulk_read.look, "pages": bulk_read.pages, "lost": bulk_read.lost}
 STAGES: dict[str, dict[str, Stage]] = {
     "load": {**BULK, "begin": load.begin, "ask": load.ask, "loaded": load.loaded, "look": load.look},
+    "backfill": {
+        **BULK,
+        "begin": backfill.begin,
+        "ask": backfill.ask,
+        "loaded": backfill.loaded,
+        "look": backfill.look,
+    },
     "refresh": {
         **BULK,
         "begin": refresh.begin,
@@ -146,6 +154,9 @@ def after(work: Work, error: Exception) -> Step | None:
             return work.restart(text, describe=True)
         case NotFoundError() if work.run.job_id is not None and work.run.stage == "wait":
             return work.restart(f"the org no longer knows the Bulk job: {text}")
+        case LostObjectError():
+            lose(work, text)
+            return work.end("failed", text)
         case DisconnectedError():
             return _put_off(work, RECONNECT_PAUSE, text, counted=False)
         case OverBudgetError():

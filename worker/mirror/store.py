@@ -10,6 +10,7 @@ from psycopg import sql
 from sqlalchemy.orm import Session
 
 from worker.db import raw
+from worker.errors import OrgComplaint, SchemaChangedError
 from worker.mirror import merge as statements
 from worker.mirror.merge import Names
 from worker.mirror.schema import TableSpec
@@ -53,9 +54,19 @@ def lock_mirror(session: Session, mirror_id: int) -> None:
     raw(session).execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, mirror_id))
 
 
+def check_columns(session: Session, target: Target) -> None:
+    """Refuse a read that was planned before a column came: it would leave that column empty, unseen by its back-fill."""
+    query = "SELECT columns <@ %s::text[] FROM sfsync.mirrors WHERE id = %s"
+    row = raw(session).execute(query, (list(target.columns), target.mirror_id)).fetchone()
+    if row is not None and row[0] is False:
+        message = f"{target.spec.object} got other fields while it was read"
+        raise SchemaChangedError(200, (OrgComplaint("INVALID_FIELD", message),))
+
+
 def merge(session: Session, target: Target, staging: sql.Identifier, *, young: datetime | None) -> Merged:
     """Merge staged rows into the mirror; `young`: see cursor.young_since (None: no row is)."""
     lock_mirror(session, target.mirror_id)
+    check_columns(session, target)
     names = Names.of(target.spec, target.schema, staging, target.columns)
     values = {"object": target.spec.object, "read": target.read, "young": young or "infinity"}
     connection = raw(session)
@@ -70,6 +81,15 @@ def merge(session: Session, target: Target, staging: sql.Identifier, *, young: d
 def _living(connection: psycopg.Connection[Any], names: Names) -> int:
     row = connection.execute(statements.living(names)).fetchone()
     return int(row[0]) if row else 0
+
+
+def fill(session: Session, target: Target, columns: Sequence[str], *, young: datetime) -> int:
+    """Fill `columns` from a staged read of them alone; how many rows changed. What it leaves out: merge.to_look_at."""
+    assert target.staging is not None
+    lock_mirror(session, target.mirror_id)
+    names = Names.of(target.spec, target.schema, target.staging, target.columns)
+    values = {"read": target.read, "young": young}
+    return raw(session).execute(statements.fill(names, columns), values).rowcount
 
 
 def bury(session: Session, target: Target, ids: Sequence[str], began: datetime) -> int:

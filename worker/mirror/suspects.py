@@ -20,20 +20,33 @@ def make(session: Session, target: Target, table: str, *, compared: Sequence[str
 
     `compared`: columns to compare on both sides; None: only look for mirror rows that the read did not bring.
     """
+    names = _names(session, target, compared or target.columns)
+    query = statements.unseen(names) if compared is None else statements.suspects(names)
+    return _fill(session, target, table, query, {"read": target.read})
+
+
+def make_unfilled(session: Session, target: Target, table: str, columns: Sequence[str], *, young: datetime) -> int:
+    """Fill a suspects table with the records that a back-fill of `columns` must read again whole; how many there are."""
+    query = statements.to_look_at(_names(session, target, target.columns), columns)
+    return _fill(session, target, table, query, {"read": target.read, "young": young})
+
+
+def _names(session: Session, target: Target, columns: Sequence[str]) -> Names:
     assert target.staging is not None
-    names = Names.of(target.spec, target.schema, target.staging, compared or target.columns)
+    names = Names.of(target.spec, target.schema, target.staging, columns)
+    raw(session).execute(statements.drop_repeated(names), {"read": target.read})
+    return names
+
+
+def _fill(session: Session, target: Target, table: str, query: sql.Composed, values: dict[str, object]) -> int:
     connection, name = raw(session), sql.Identifier(target.schema, table)
-    connection.execute(statements.drop_repeated(names), {"read": target.read})
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
     connection.execute(
         sql.SQL('CREATE UNLOGGED TABLE {} (id text COLLATE "C" PRIMARY KEY, kind text NOT NULL, verdict text)').format(
             name
         )
     )
-    query = statements.unseen(names) if compared is None else statements.suspects(names)
-    return connection.execute(
-        sql.SQL("INSERT INTO {} (id, kind) {}").format(name, query), {"read": target.read}
-    ).rowcount
+    return connection.execute(sql.SQL("INSERT INTO {} (id, kind) {}").format(name, query), values).rowcount
 
 
 def unjudged(session: Session, schema: str, table: str, limit: int) -> list[str]:

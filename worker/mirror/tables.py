@@ -1,18 +1,28 @@
 """Mirror and staging tables in Postgres: make, widen, empty, finish, drop. In the caller's transaction."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import FeatureNotSupported
 from sqlalchemy.orm import Session
 
 from worker.db import raw
+from worker.log import get_logger
 from worker.mirror import ddl
 from worker.mirror import merge as statements
 from worker.mirror.merge import Names
 from worker.mirror.schema import READ, TableSpec
 
+log = get_logger(__name__)
+
 LOCKS = 0x5F5F  # our family of advisory locks
+LOST = "The org no longer shows this field: its values stand still. See sfsync drift."
+COMMENTS = """
+SELECT a.attname, col_description(a.attrelid, a.attnum) FROM pg_attribute a
+ WHERE a.attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND a.attnum > 0 AND NOT a.attisdropped
+"""
 DDL_LOCK = -1  # in that family; mirrors' locks are their ids
 
 
@@ -41,6 +51,23 @@ def ensure_table(session: Session, spec: TableSpec, schema: str) -> None:
         *ddl.plan(spec, existing(session, schema, spec.table), schema=schema),
     ):
         connection.execute(statement)
+
+
+def mark_lost(session: Session, spec: TableSpec, schema: str, lost: Sequence[str]) -> None:
+    """Say at each column that stands still why it does, for whoever looks at the table; and take the mark off again."""
+    connection, table = raw(session), sql.Identifier(schema, spec.table)
+    marked = {field.lower() for field in lost}
+    for name, comment in connection.execute(COMMENTS, (schema, spec.table)).fetchall():
+        if (name in marked and comment is None) or (name not in marked and comment == LOST):
+            says = sql.Literal(LOST) if name in marked else sql.SQL("NULL")
+            column = sql.Identifier(name)
+            connection.execute(sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(table, column, says))
+
+
+def rename_tombstones(session: Session, schema: str, before: str, after: str) -> None:
+    """The object has another name now: so have its tombstones."""
+    table = sql.Identifier(schema, ddl.TOMBSTONES)
+    raw(session).execute(sql.SQL("UPDATE {} SET object = %s WHERE object = %s").format(table), (after, before))
 
 
 def empty_table(session: Session, spec: TableSpec, schema: str) -> None:
@@ -76,6 +103,27 @@ def make_temporary(session: Session, like: sql.Identifier, name: sql.Identifier)
 
 def _default_read(connection: psycopg.Connection[Any], table: sql.Identifier) -> None:
     connection.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT 0").format(table, sql.Identifier(READ)))
+
+
+def narrow(session: Session, spec: TableSpec, schema: str, columns: Sequence[str]) -> None:
+    """Give columns that were widened the type that they should have, where all their values fit it.
+
+    Where that fails (a view may depend on the column) they stay as they are: wide columns hold everything, too.
+    """
+    connection, table = raw(session), sql.Identifier(schema, spec.table)
+    types = existing(session, schema, spec.table) or {}
+    for column in spec.columns:
+        if column.name not in columns or types.get(column.name) in (None, column.type):
+            continue
+        query = sql.SQL("SELECT coalesce(bool_and(pg_input_is_valid({}::text, {})), true) FROM {}")
+        fits = connection.execute(query.format(sql.Identifier(column.name), sql.Literal(column.type), table)).fetchone()
+        if fits is None or not fits[0]:
+            continue
+        try:
+            with session.begin_nested():
+                connection.execute(ddl.narrow(table, column.name, column.type))
+        except FeatureNotSupported as error:
+            log.warning("mirror.not_narrowed", table=spec.table, column=column.name, error=str(error).splitlines()[0])
 
 
 def drop_table(session: Session, schema: str, table: str | None) -> None:

@@ -34,6 +34,10 @@ class StartOverError(Exception):
         self.describe = describe
 
 
+class LostObjectError(Exception):
+    """The org no longer shows the object to this connection."""
+
+
 @dataclass
 class Work:
     """One claimed run with its mirror, its connection and a client. `step` moves another run (verify refreshes first)."""
@@ -86,8 +90,10 @@ class Work:
         """Read run and mirror again, after a commit."""
         self._counted = self.client.calls
         with self.deps.database.transaction() as session:
-            self.run = session.get_one(Run, self.run.id)
-            self.mirror = session.get_one(Mirror, self.mirror.id)
+            run, mirror = session.get(Run, self.run.id), session.get(Mirror, self.mirror.id)
+        if run is None or mirror is None:
+            raise FencedError(f"run {self.run.id} was removed with its mirror")
+        self.run, self.mirror = run, mirror
 
     def set(self, session: Session, **values: Any) -> None:
         """Change the run; FencedError when it is no longer ours. The last write of a transaction, or near it: it locks
@@ -171,7 +177,7 @@ class Work:
 def spec_of(mirror: Mirror) -> TableSpec:
     """The table of a mirror that was described."""
     assert mirror.describe is not None
-    return table_spec(parse(mirror.describe), chosen=mirror.fields)
+    return table_spec(parse(mirror.describe), chosen=mirror.fields, table=mirror.table_name)
 
 
 def target_of(run: Run, mirror: Mirror, schema: str, *, mirror_as: int | None = None) -> Target:

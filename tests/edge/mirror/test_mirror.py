@@ -135,21 +135,6 @@ def test_an_object_without_isdeleted_is_mirrored(world: World) -> None:
     assert world.verify("User")["differences"] == 0
 
 
-def test_a_field_that_came_is_added_logged_and_filled(world: World) -> None:
-    world.do("Account")
-    world.org.control.add_field("Account", "Score__c", type="double", precision=18, scale=2)
-    ids = world.org.control.change_rows("Account", count=1)
-    world.query("UPDATE sfsync.mirrors SET described_at = '2000-01-01' RETURNING 1")
-    world.do("Account", "refresh")
-    assert world.query("SELECT field, change FROM sfsync.drift") == [("Score__c", "added")]
-    assert world.query("SELECT kind, cause, state FROM sfsync.runs ORDER BY id DESC LIMIT 1") == [
-        ("load", "drift", "ready")
-    ]
-    world.do("Account", "load")
-    assert world.query("SELECT score__c FROM salesforce.account WHERE id = %s", ids[0]) == [(None,)]
-    assert world.verify("Account")["differences"] == 0
-
-
 def test_a_field_that_went_is_no_longer_asked_for_and_its_column_stays(world: World) -> None:
     world.org.control.add_field("Account", "Score__c", type="double", precision=18, scale=2)
     world.do("Account")
