@@ -11,6 +11,7 @@ from local_org.values import INTEGERS, NUMBERS
 
 # SQLite takes at most 100 arguments to a function, the format being one of them.
 _MAX_VALUES = 99
+_GROUP = 100
 _PLAIN = frozenset({"id", "reference", "date", "boolean", "datetime", "time"}) | NUMBERS | INTEGERS
 
 
@@ -28,7 +29,7 @@ def row_sql(columns: Sequence[Column], delimiter: str, line_ending: str) -> str:
     fast = _by_printf(columns, delimiter, line_ending)
     if not texts:
         return f"CAST({fast} AS BLOB)"
-    has_nul = " OR ".join(f"instr({sql}, char(0))" for sql in texts)
+    has_nul = _chained(" OR ", [f"instr({sql}, char(0))" for sql in texts])
     return (
         f"CAST(CASE WHEN {has_nul} THEN {_by_concatenation(columns, delimiter, line_ending)} ELSE {fast} END AS BLOB)"
     )
@@ -46,8 +47,14 @@ def _by_printf(columns: Sequence[Column], delimiter: str, line_ending: str) -> s
 
 
 def _by_concatenation(columns: Sequence[Column], delimiter: str, line_ending: str) -> str:
-    values = f" || '\"{delimiter}\"' || ".join(f"replace(ifnull({_text(c)}, ''), '\"', '\"\"')" for c in columns)
+    values = _chained(f" || '\"{delimiter}\"' || ", [f"replace(ifnull({_text(c)}, ''), '\"', '\"\"')" for c in columns])
     return f"'\"' || {values} || '\"{line_ending}'"
+
+
+def _chained(operator: str, terms: Sequence[str]) -> str:
+    """Terms with an operator between them, in groups: SQLite takes expressions that are 1,000 deep, and a chain is as deep as long."""
+    groups = [operator.join(terms[n : n + _GROUP]) for n in range(0, len(terms), _GROUP)]
+    return operator.join(f"({group})" for group in groups)
 
 
 def _text(column: Column) -> str:

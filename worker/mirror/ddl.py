@@ -3,12 +3,12 @@
 Names come from the org, so they are composed with `psycopg.sql`, never formatted into a string.
 """
 
-import hashlib
 from collections.abc import Mapping
 
 from psycopg import sql
 
-from worker.mirror.schema import BIGINT, NAME_BYTES, NUMERIC, READ, TEXT, Column, TableSpec
+from worker.mirror.parts import part_of, short
+from worker.mirror.schema import BIGINT, NUMERIC, READ, TEXT, Column, TableSpec
 
 TOMBSTONES = "_tombstones"
 CAUSES = ("deleted", "merged", "invisible")  # invisible: neither query nor queryAll shows it: purged, or not shared now
@@ -93,11 +93,11 @@ def index_plan(spec: TableSpec, *, schema: str) -> list[sql.Composed]:
     wanted = [[column.name] for column in spec.columns if column.indexed]
     if spec.stamp is not None:
         wanted.insert(0, [spec.stamp.lower(), "id"])
-    table = sql.Identifier(schema, spec.table)
+    table, homes = sql.Identifier(schema, spec.table), {column.name: column.part for column in spec.columns}
     return [
         sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} ({})").format(
             sql.Identifier(index_name(spec.table, columns)),
-            table,
+            table if spec.parts == 1 else part_of(table, homes[columns[0]]),
             sql.SQL(", ").join(map(sql.Identifier, columns)),
         )
         for columns in wanted
@@ -106,8 +106,4 @@ def index_plan(spec: TableSpec, *, schema: str) -> list[sql.Composed]:
 
 def index_name(table: str, columns: list[str]) -> str:
     """A name that depends on nothing but table and columns, within Postgres's 63 bytes."""
-    name = "_".join(["ix", table, *columns])
-    if len(name) <= NAME_BYTES:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: NAME_BYTES - 9]}_{digest}"
+    return short("_".join(["ix", table, *columns]))

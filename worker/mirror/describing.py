@@ -17,7 +17,7 @@ from worker.log import get_logger
 from worker.mirror import tables
 from worker.mirror.cursor import DESCRIBE_EVERY, SHORTEST_OVERLAP
 from worker.mirror.requests import request_run
-from worker.mirror.schema import Change, TableSpec, UnfitObjectError, changes, meanings, table_spec
+from worker.mirror.schema import Change, TableSpec, UnfitObjectError, changes, meanings, table_name, table_spec
 from worker.mirror.store import lock_mirror
 from worker.mirror.work import NOW, LostObjectError, Work, spec_of
 from worker.salesforce import rest
@@ -47,7 +47,7 @@ def describe(work: Work) -> None:
     with work.deps.database.transaction() as session:
         if answer is not None:
             now = parse(answer.json)
-            spec = _spec(work, now)
+            spec = _spec(session, work, now)
             lost = _follow(session, work, now, spec)
             work.set_mirror(
                 session,
@@ -59,6 +59,7 @@ def describe(work: Work) -> None:
                 lost_fields=lost,
             )
             tables.ensure_table(session, spec, work.schema)
+            work.set_mirror(session, layout=_layout(session, work, spec))
             tables.mark_lost(session, spec, work.schema, lost)
         else:
             spec = work.spec
@@ -143,14 +144,20 @@ def _new_name(work: Work) -> str | None:
     return others[0] if len(others) == 1 and not taken else None
 
 
-def _spec(work: Work, now: ObjectDescribe) -> TableSpec:
-    table = work.mirror.table_name if work.mirror.describe is not None else None
+def _spec(session: Session, work: Work, now: ObjectDescribe) -> TableSpec:
+    table = work.mirror.table_name if work.mirror.describe is not None else table_name(now.name)
+    places = tables.layout(session, work.schema, table)
     try:
-        return table_spec(now, chosen=work.mirror.fields, table=table)
+        return table_spec(now, chosen=work.mirror.fields, table=table, layout=places)
     except UnfitObjectError as error:
         if work.mirror.state != "live":
             raise
         raise LostObjectError(str(error)) from error
+
+
+def _layout(session: Session, work: Work, spec: TableSpec) -> dict[str, int]:
+    """Where the columns of a table in parts are; nothing is kept of a plain table."""
+    return tables.layout(session, work.schema, spec.table) if spec.parts > 1 else {}
 
 
 def _follow(session: Session, work: Work, now: ObjectDescribe, spec: TableSpec) -> list[str]:

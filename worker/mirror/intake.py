@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import psycopg
@@ -20,7 +21,7 @@ from worker.mirror import ddl
 from worker.mirror.rows import header, parsed
 from worker.mirror.schema import BIGINT, NUMERIC, TEXT
 from worker.mirror.store import LOOK, Target, merge
-from worker.mirror.tables import existing, make_temporary
+from worker.mirror.tables import drop_temporary, existing, make_temporary, retype
 
 REFUSED = (DataError, UniqueViolation, ProgramLimitExceeded)  # SQLSTATE 22…, 23505, 54000
 RAW = sql.Identifier("_raw")
@@ -140,7 +141,7 @@ def _check_columns(names: list[str], columns: tuple[str, ...]) -> None:
 
 def look(session: Session, target: Target, data: Sequence[bytes]) -> tuple[Target, Taken]:
     """Stage CSV that is here in a temporary table, until the transaction ends; the target that names it."""
-    make_temporary(session, target.mirror, LOOK)
+    make_temporary(session, target.spec, target.schema, LOOK)
     staged = replace(target, staging=LOOK)
     return staged, take_in(session, staged, lambda: nullcontext(MemoryPage(data)))
 
@@ -159,14 +160,15 @@ def _salvage(session: Session, target: Target, page: Page) -> Taken:
     )
     taken = _copy_records(connection.cursor(), page, target.columns)
     types = _widen(session, target)
-    make_temporary(session, target.table, FIT)
+    make_temporary(session, target.spec, target.schema, FIT)
     rejects = list(_fit(session, target, types, 0, taken.rows))
     if target.staging is None:
         merge(session, target, FIT, young=None)
     else:
         listed = sql.SQL(", ").join(map(sql.Identifier, target.columns))
         connection.execute(sql.SQL("INSERT INTO {} ({c}) SELECT {c} FROM {}").format(target.table, FIT, c=listed))
-    connection.execute(sql.SQL("DROP TABLE {}, {}").format(RAW, FIT))
+    drop_temporary(session, FIT)
+    connection.execute(sql.SQL("DROP TABLE {}").format(RAW))
     return Taken(taken.rows, taken.bytes, taken.nul_bytes, rejects)
 
 
@@ -199,7 +201,7 @@ def _widen(session: Session, target: Target) -> dict[str, str]:
             continue
         types[name] = NUMERIC if types[name] == BIGINT and fitting[name, NUMERIC] else TEXT
         for table in (target.mirror, *([target.staging] if target.staging else [])):
-            connection.execute(ddl.widen(table, name, types[name]))
+            retype(session, target.spec, table, name, partial(ddl.widen, column=name, target=types[name]))
     return types
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from worker.mirror.ddl import TOMBSTONES
+from worker.mirror.parts import part_of
 from worker.mirror.schema import TableSpec
 
 OLDEST = sql.SQL("'-infinity'::timestamptz")
@@ -21,21 +22,36 @@ OLDEST = sql.SQL("'-infinity'::timestamptz")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What one merge touches: mirror, its tombstones, the staged rows, and the columns that were read."""
+    """What one merge touches: mirror, its tombstones, the staged rows, and the columns that were read.
+
+    Of a table in parts `mirror` is the first part, which holds what decides, and `others` the columns read of each other
+    part; `whole` has every column. `staged` are the rows of `staging` that can be deleted.
+    """
 
     mirror: sql.Identifier
     tombstones: sql.Identifier
     staging: sql.Identifier
     columns: tuple[str, ...]
     stamp: str | None
+    whole: sql.Identifier
+    staged: sql.Identifier
+    others: tuple[tuple[sql.Identifier, tuple[str, ...]], ...] = ()
 
     @classmethod
     def of(cls, spec: TableSpec, schema: str, staging: sql.Identifier, columns: Sequence[str]) -> "Names":
         """The names for one spec; `columns` are those that `staging` was filled with."""
         stamp = spec.stamp.lower() if spec.stamp else None
-        return cls(
-            sql.Identifier(schema, spec.table), sql.Identifier(schema, TOMBSTONES), staging, tuple(columns), stamp
-        )
+        whole, tombstones = sql.Identifier(schema, spec.table), sql.Identifier(schema, TOMBSTONES)
+        if spec.parts == 1:
+            return cls(whole, tombstones, staging, tuple(columns), stamp, whole, staging)
+        others = tuple((part_of(whole, n), spec.part(n, columns)) for n in range(2, spec.parts + 1))
+        return cls(part_of(whole, 1), tombstones, staging, tuple(columns), stamp, whole, part_of(staging, 1), others)
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The columns that were read of the mirror's first part."""
+        elsewhere = {name for _, names in self.others for name in names}
+        return tuple(name for name in self.columns if name not in elsewhere)
 
     @property
     def knows_deleted(self) -> bool:
@@ -48,6 +64,8 @@ class Names:
             mirror=self.mirror,
             tombstones=self.tombstones,
             staging=self.staging,
+            staged=self.staged,
+            whole=self.whole,
             mirror_v=self._version("m"),
             staged_v=sql.SQL("({}, %(read)s)").format(self._stamp("s")),
             tombstone_v=sql.SQL("(coalesce(t.systemmodstamp, {}), t._read)").format(OLDEST),
@@ -101,7 +119,7 @@ def drop_repeated(names: Names) -> sql.Composed:
     """Of a record that was read twice keep the newest version: the parts of a Bulk result are read at different times."""
     return names.fill(
         """
-        DELETE FROM {staging} s USING {staging} later
+        DELETE FROM {staged} s USING {staged} later
          WHERE later.id = s.id AND ({stamp}, s.ctid) < ({later}, later.ctid)
         """,
         later=names._stamp("later"),
@@ -128,10 +146,8 @@ def _bury(names: Names) -> sql.Composed:
 
 def _upsert(names: Names) -> sql.Composed:
     """Older news never wins; a row whose values did not change is not written."""
-    values = [name for name in names.columns if name != "id"]
-    assignments = sql.SQL(", ").join(
-        sql.SQL("{c} = EXCLUDED.{c}").format(c=sql.Identifier(name)) for name in [*values, "_read"]
-    )
+    if names.others:
+        return _upsert_parts(names)
     return names.fill(
         """
         INSERT INTO {mirror} AS m ({columns}, _read)
@@ -144,10 +160,54 @@ def _upsert(names: Names) -> sql.Composed:
         columns=names.listed(),
         selected=names.listed("s"),
         alive=_alive(names),
-        assignments=assignments,
+        assignments=_assignments([*names.columns, "_read"]),
         excluded=names._stamp("excluded"),
         differs=_differs(names, "m", "excluded"),
     )
+
+
+def _assignments(columns: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(
+        sql.SQL("{c} = EXCLUDED.{c}").format(c=sql.Identifier(name)) for name in columns if name != "id"
+    )
+
+
+def _upsert_parts(names: Names) -> sql.Composed:
+    """The same for a table in parts: first which rows win, then these rows of every part, in one statement."""
+    writes = [
+        names.fill(
+            "written_{n} AS (INSERT INTO {part} (id, {columns}) SELECT s.id, {selected} FROM {staging} s JOIN won USING (id)"
+            " ON CONFLICT (id) DO UPDATE SET {assignments})",
+            n=sql.SQL(str(number)),
+            part=part,
+            columns=_listed(columns),
+            selected=_listed(columns, "s"),
+            assignments=_assignments(columns),
+        )
+        for number, (part, columns) in enumerate(names.others)
+        if columns
+    ]
+    return names.fill(
+        """
+        WITH won AS MATERIALIZED (
+          SELECT s.id FROM {staging} s LEFT JOIN {whole} m ON m.id = s.id
+           WHERE {alive} AND (m.id IS NULL OR {mirror_v} < {staged_v} AND {differs}) AND NOT EXISTS (
+                 SELECT FROM {tombstones} t WHERE t.object = %(object)s AND t.id = s.id AND {tombstone_v} >= {staged_v}))
+        {writes}
+        INSERT INTO {mirror} ({columns}, _read) SELECT {selected}, %(read)s FROM {staging} s JOIN won USING (id)
+        ON CONFLICT (id) DO UPDATE SET {assignments}
+        """,
+        alive=_alive(names),
+        differs=_differs(names, "m", "s"),
+        writes=sql.SQL("").join(sql.SQL(", ") + write for write in writes),
+        columns=_listed(names.first),
+        selected=_listed(names.first, "s"),
+        assignments=_assignments([*names.first, "_read"]),
+    )
+
+
+def _listed(columns: Sequence[str], alias: str | None = None) -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in columns)
 
 
 def _differs(names: Names, one: str, other: str, columns: Sequence[str] | None = None) -> sql.Composable:
@@ -175,17 +235,44 @@ def _confirm(names: Names) -> sql.Composed:
     )
 
 
-def fill(names: Names, columns: Sequence[str]) -> sql.Composed:
+def fill(names: Names, columns: Sequence[str]) -> list[sql.Composed]:
     """Fill `columns` of the rows that no read (number `read` or later) has written, from a read of these columns alone.
 
     Rows stamped since `young` are left out (see to_look_at): they may get another value under the same stamp.
     """
+    first = [name for name in columns if name in names.first]
+    statements = []
+    if first:
+        pairs = [sql.SQL("{c} = s.{c}").format(c=sql.Identifier(name)) for name in first]
+        statements.append(
+            names.fill(
+                "UPDATE {mirror} m SET {assignments} FROM {staging} s WHERE m.id = s.id AND {wanted}",
+                assignments=sql.SQL(", ").join(pairs),
+                wanted=_unfilled(names, first),
+            )
+        )
+    for part, held in names.others:
+        some = [name for name in columns if name in held]
+        if some:
+            statements.append(
+                names.fill(
+                    """
+                    INSERT INTO {part} (id, {columns}) SELECT m.id, {selected} FROM {staging} s JOIN {whole} m ON m.id = s.id
+                     WHERE {wanted} ON CONFLICT (id) DO UPDATE SET {assignments}
+                    """,
+                    part=part,
+                    columns=_listed(some),
+                    selected=_listed(some, "s"),
+                    assignments=_assignments(some),
+                    wanted=_unfilled(names, some),
+                )
+            )
+    return statements
+
+
+def _unfilled(names: Names, columns: Sequence[str]) -> sql.Composable:
     return names.fill(
-        """
-        UPDATE {mirror} m SET {assignments} FROM {staging} s
-         WHERE m.id = s.id AND m._read < %(read)s AND {mirror_stamp} <= {stamp} AND {stamp} < %(young)s AND {differs}
-        """,
-        assignments=sql.SQL(", ").join(sql.SQL("{c} = s.{c}").format(c=sql.Identifier(name)) for name in columns),
+        "m._read < %(read)s AND {mirror_stamp} <= {stamp} AND {stamp} < %(young)s AND {differs}",
         mirror_stamp=names._stamp("m"),
         differs=_differs(names, "m", "s", columns),
     )
@@ -195,7 +282,7 @@ def to_look_at(names: Names, columns: Sequence[str]) -> sql.Composed:
     """Records that `fill` leaves out though their columns are not what was read: they are to be read again whole."""
     return names.fill(
         """
-        SELECT m.id, 'different'::text AS kind FROM {mirror} m JOIN {staging} s ON s.id = m.id
+        SELECT m.id, 'different'::text AS kind FROM {whole} m JOIN {staging} s ON s.id = m.id
          WHERE m._read < %(read)s AND ({mirror_stamp} > {stamp} OR {stamp} >= %(young)s) AND {differs}
         """,
         mirror_stamp=names._stamp("m"),
@@ -240,7 +327,7 @@ def suspects(names: Names) -> sql.Composed:
         """
         SELECT coalesce(s.id, m.id) AS id,
                CASE WHEN s.id IS NULL THEN 'surplus' WHEN m.id IS NULL THEN 'missing' ELSE 'different' END AS kind
-          FROM {staging} s FULL JOIN {mirror} m ON m.id = s.id
+          FROM {staging} s FULL JOIN {whole} m ON m.id = s.id
          WHERE s.id IS NULL OR m.id IS NULL OR {differs}
         """,
         differs=_differs(names, "m", "s"),
@@ -267,7 +354,7 @@ def verdicts(names: Names, suspects_table: sql.Identifier) -> sql.Composed:
         WITH looked AS (
           SELECT u.id, s.id IS NOT NULL AND {alive} AS there, m.id IS NOT NULL AS here,
                  s.id IS NOT NULL AND {stamp} >= %(since)s AS fresh, {differs} AS differs
-            FROM {suspects} u LEFT JOIN {staging} s ON s.id = u.id LEFT JOIN {mirror} m ON m.id = u.id
+            FROM {suspects} u LEFT JOIN {staging} s ON s.id = u.id LEFT JOIN {whole} m ON m.id = u.id
            WHERE u.id = ANY(%(ids)s))
         UPDATE {suspects} u
            SET verdict = CASE WHEN NOT there AND NOT here OR there AND here AND NOT differs OR fresh THEN 'moved'

@@ -17,7 +17,7 @@ def to_csv(records: Iterable[Mapping[str, Any]], fields: Sequence[str], *, with_
         writer.writerow(fields)
     for record in records:
         writer.writerow([_plain(record.get(field)) for field in fields])
-    return buffer.getvalue().encode()
+    return buffer.getvalue().encode("utf-8", "surrogatepass")  # halves of a pair go the way that those of CSV go
 
 
 def _plain(value: Any) -> str:
@@ -34,9 +34,12 @@ def header(line: bytes) -> list[str]:
 
 
 def parsed(chunks: Iterable[bytes]) -> Iterator[dict[str, str | None]]:
-    """The records of a page (column → value, an empty field is None). Slow: for what COPY refused."""
+    """The records of a page (column → value, an empty field is None). Slow: for what COPY refused.
+
+    Bytes that are no UTF-8 (halves of a surrogate pair) become U+FFFD: no text of Postgres can hold them.
+    """
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(_lines(codecs.iterdecode(iter(chunks), "utf-8-sig")))
+    reader = csv.reader(_lines(codecs.iterdecode(iter(chunks), "utf-8-sig", errors="replace")))
     names = [name.strip().lower() for name in next(reader, [])]
     for values in reader:
         yield {name: value or None for name, value in zip(names, values, strict=True)}

@@ -4,8 +4,8 @@ Types are Postgres's own names as `format_type` prints them, so that a table can
 Sources: REST API Developer Guide, "sObject Describe"; Object Reference, "Field Types" and "System Fields".
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from worker.salesforce.describe import FieldDescribe, ObjectDescribe
 
@@ -31,6 +31,11 @@ ALWAYS = {"Id", "IsDeleted", "MasterRecordId", "IsArchived", *STAMPS}  # also wh
 WHO = {"CreatedById", "LastModifiedById"}  # lookups that nobody joins by: no index
 READ = "_read"  # number of the read that wrote a row; no field's name begins with an underscore
 NAME_BYTES = 63
+# A row must fit into a page of 8,160 bytes. Postgres moves values out of line, but none that is shorter than 25 bytes.
+PART_BYTES = 7_900
+PART_START = 260  # the row's header, its null bitmap and `_read`
+TEXT_COST = 24
+COSTS = {NUMERIC: 20, BIGINT: 15, "timestamp with time zone": 15, "time without time zone": 15, "date": 7, "boolean": 1}
 SIZES = ("length", "precision", "scale", "digits")
 MOST_DETAIL = 500  # characters of one entry of the drift log
 
@@ -48,17 +53,28 @@ class Column:
     type: str
     id_like: bool = False
     indexed: bool = False
+    part: int = 1  # of a table that is kept in parts
 
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
-    """The table of one object: columns in describe's order, the id first. `stamp` is the field that orders versions."""
+    """The table of one object: columns in describe's order, the id first. `stamp` is the field that orders versions.
+
+    `parts`: how many tables hold the columns: more than one where a filled row would not fit into a page of Postgres.
+    """
 
     object: str
     table: str
     columns: tuple[Column, ...]
     skipped: tuple[str, ...]  # fields that are not kept: their values are not data of a row
     stamp: str | None
+    parts: int = 1
+
+    def part(self, number: int, names: Collection[str] | None = None) -> tuple[str, ...]:
+        """Names of the columns in one part; of all columns, or of those in `names`."""
+        return tuple(
+            column.name for column in self.columns if column.part == number and (names is None or column.name in names)
+        )
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -85,12 +101,37 @@ def table_name(object_name: str) -> str:
     return object_name.lower()
 
 
+def arrange(columns: Sequence[Column], layout: Mapping[str, int]) -> list[Column]:
+    """Spread columns over parts so that a row of each part fits into a page of Postgres, whatever its values.
+
+    `layout`: column → part of those that have a place already; also of columns that are no longer asked for.
+    """
+    used = {1: PART_START}
+    costs = {column.name: COSTS.get(column.type, TEXT_COST) for column in columns}
+    for name, number in layout.items():
+        used[number] = used.get(number, PART_START) + costs.get(name, TEXT_COST)
+    placed: dict[str, int] = {}
+    for column in sorted(columns, key=lambda one: not (one.field in ALWAYS or one.id_like)):  # what joins goes first
+        if column.name in layout:
+            continue
+        number = max(used)
+        if used[number] + costs[column.name] > PART_BYTES:
+            number += 1
+        used[number] = used.get(number, PART_START) + costs[column.name]
+        placed[column.name] = number
+    return [replace(column, part=layout.get(column.name) or placed[column.name]) for column in columns]
+
+
 def table_spec(
-    describe: ObjectDescribe, *, chosen: Collection[str] | None = None, table: str | None = None
+    describe: ObjectDescribe,
+    *,
+    chosen: Collection[str] | None = None,
+    table: str | None = None,
+    layout: Mapping[str, int] | None = None,
 ) -> TableSpec:
     """The table of `describe`, narrowed to the fields `chosen` (any case; None: all) and those that a mirror needs.
 
-    `table`: its name, where the object has been renamed since the table was made.
+    `table`: its name, where the object has been renamed since the table was made. `layout`: see arrange.
 
     Raises UnfitObjectError when the object cannot be queried or has no Id.
     """
@@ -117,7 +158,9 @@ def table_spec(
     if "Id" not in names:
         raise UnfitObjectError(f"{describe.name} has no Id")
     stamp = next((name for name in STAMPS if name in names), None)
-    return TableSpec(describe.name, table or table_name(describe.name), tuple(columns), tuple(skipped), stamp)
+    arranged = tuple(arrange(columns, layout or {}))
+    parts = max([column.part for column in arranged] + list((layout or {}).values()))
+    return TableSpec(describe.name, table or table_name(describe.name), arranged, tuple(skipped), stamp, parts)
 
 
 @dataclass(frozen=True, slots=True)

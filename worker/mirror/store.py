@@ -32,7 +32,7 @@ class Target:
 
     @property
     def mirror(self) -> sql.Identifier:
-        """The mirror table."""
+        """The mirror table, or the view in its place where it is kept in parts."""
         return sql.Identifier(self.schema, self.spec.table)
 
     @property
@@ -89,7 +89,7 @@ def fill(session: Session, target: Target, columns: Sequence[str], *, young: dat
     lock_mirror(session, target.mirror_id)
     names = Names.of(target.spec, target.schema, target.staging, target.columns)
     values = {"read": target.read, "young": young}
-    return raw(session).execute(statements.fill(names, columns), values).rowcount
+    return max(raw(session).execute(one, values).rowcount for one in statements.fill(names, columns))
 
 
 def bury(session: Session, target: Target, ids: Sequence[str], began: datetime) -> int:

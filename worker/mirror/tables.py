@@ -1,18 +1,20 @@
 """Mirror and staging tables in Postgres: make, widen, empty, finish, drop. In the caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.errors import FeatureNotSupported
+from psycopg.errors import DependentObjectsStillExist, FeatureNotSupported
 from sqlalchemy.orm import Session
 
 from worker.db import raw
 from worker.log import get_logger
-from worker.mirror import ddl
+from worker.mirror import ddl, wide
 from worker.mirror import merge as statements
 from worker.mirror.merge import Names
+from worker.mirror.parts import part_of
 from worker.mirror.schema import READ, TableSpec
 
 log = get_logger(__name__)
@@ -28,28 +30,24 @@ DDL_LOCK = -1  # in that family; mirrors' locks are their ids
 
 def existing(session: Session, schema: str, table: str) -> dict[str, str] | None:
     """Column → type of a table as it stands; None when there is none."""
-    rows = (
-        raw(session)
-        .execute(
-            """
-        SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
-         WHERE a.attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND a.attnum > 0 AND NOT a.attisdropped
-        """,
-            (schema, table),
-        )
-        .fetchall()
-    )
-    return dict(rows) or None
+    return wide.columns(raw(session), sql.Identifier(schema, table)) or None
+
+
+def layout(session: Session, schema: str, table: str) -> dict[str, int]:
+    """Column → part of a table as it stands; see schema.arrange."""
+    return wide.layout(raw(session), sql.Identifier(schema, table))
 
 
 def ensure_table(session: Session, spec: TableSpec, schema: str) -> None:
     """Make or complete the mirror table, its schema and the tombstones. Two makers at once wait for each other."""
     connection = raw(session)
     connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, DDL_LOCK))
-    for statement in (
-        *ddl.create_schema(schema),
-        *ddl.plan(spec, existing(session, schema, spec.table), schema=schema),
-    ):
+    for statement in ddl.create_schema(schema):
+        connection.execute(statement)
+    if spec.parts > 1:
+        wide.ensure(connection, spec, sql.Identifier(schema, spec.table))
+        return
+    for statement in ddl.plan(spec, existing(session, schema, spec.table), schema=schema):
         connection.execute(statement)
 
 
@@ -73,9 +71,15 @@ def rename_tombstones(session: Session, schema: str, before: str, after: str) ->
 def empty_table(session: Session, spec: TableSpec, schema: str) -> None:
     """Before a first load: no rows of an earlier attempt, no tombstones of an earlier mirror."""
     connection = raw(session)
-    table, tombstones = sql.Identifier(schema, spec.table), sql.Identifier(schema, ddl.TOMBSTONES)
-    connection.execute(sql.SQL("TRUNCATE {}").format(table))
+    tombstones = sql.Identifier(schema, ddl.TOMBSTONES)
+    connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(_tables(spec, schema))))
     connection.execute(sql.SQL("DELETE FROM {} WHERE object = %s").format(tombstones), (spec.object,))
+
+
+def _tables(spec: TableSpec, schema: str) -> list[sql.Identifier]:
+    """The tables that hold a mirror's rows."""
+    table = sql.Identifier(schema, spec.table)
+    return [table] if spec.parts == 1 else [part_of(table, number) for number in range(1, spec.parts + 1)]
 
 
 def number_rows(session: Session, spec: TableSpec, schema: str, read: int | None) -> None:
@@ -88,21 +92,49 @@ def number_rows(session: Session, spec: TableSpec, schema: str, read: int | None
 def make_staging(session: Session, spec: TableSpec, schema: str, staging: str) -> None:
     """An unlogged table shaped as the mirror stands, without its key: a Bulk result may repeat a record."""
     connection, name = raw(session), sql.Identifier(schema, staging)
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
+    drop_table(session, schema, staging)
+    if spec.parts > 1:
+        wide.make_staging(connection, name, sql.Identifier(schema, spec.table))
+        return
     mirror = sql.Identifier(schema, spec.table)
     connection.execute(sql.SQL("CREATE UNLOGGED TABLE {} (LIKE {})").format(name, mirror))
     _default_read(connection, name)
 
 
-def make_temporary(session: Session, like: sql.Identifier, name: sql.Identifier) -> None:
-    """A table shaped as `like`, for this transaction."""
+def make_temporary(session: Session, spec: TableSpec, schema: str, name: sql.Identifier) -> None:
+    """A table shaped as the mirror stands, for this transaction."""
     connection = raw(session)
-    connection.execute(sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {}) ON COMMIT DROP").format(name, like))
+    if spec.parts > 1:
+        wide.make_staging(connection, name, sql.Identifier(schema, spec.table))
+        return
+    mirror = sql.Identifier(schema, spec.table)
+    connection.execute(sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {}) ON COMMIT DROP").format(name, mirror))
     _default_read(connection, name)
 
 
 def _default_read(connection: psycopg.Connection[Any], table: sql.Identifier) -> None:
     connection.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT 0").format(table, sql.Identifier(READ)))
+
+
+def drop_temporary(session: Session, name: sql.Identifier) -> None:
+    """Drop what make_temporary made, before its transaction ends."""
+    connection = raw(session)
+    if not wide.drop(connection, name):
+        connection.execute(sql.SQL("DROP TABLE {}").format(name))
+
+
+def retype(
+    session: Session,
+    spec: TableSpec,
+    table: sql.Identifier,
+    column: str,
+    change: Callable[[sql.Identifier], sql.Composed],
+) -> None:
+    """Change the type of a column of a mirror or staging table; `change` makes the statement (ddl.widen, ddl.narrow)."""
+    if spec.parts > 1:
+        wide.retype(raw(session), table, column, change)
+    else:
+        raw(session).execute(change(table))
 
 
 def narrow(session: Session, spec: TableSpec, schema: str, columns: Sequence[str]) -> None:
@@ -121,15 +153,19 @@ def narrow(session: Session, spec: TableSpec, schema: str, columns: Sequence[str
             continue
         try:
             with session.begin_nested():
-                connection.execute(ddl.narrow(table, column.name, column.type))
-        except FeatureNotSupported as error:
+                narrower = partial(ddl.narrow, column=column.name, target=column.type)
+                retype(session, spec, table, column.name, narrower)
+        except (FeatureNotSupported, DependentObjectsStillExist) as error:
             log.warning("mirror.not_narrowed", table=spec.table, column=column.name, error=str(error).splitlines()[0])
 
 
 def drop_table(session: Session, schema: str, table: str | None) -> None:
     """Drop a staging or suspects table, if there is one."""
-    if table is not None:
-        raw(session).execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(schema, table)))
+    if table is None:
+        return
+    connection, name = raw(session), sql.Identifier(schema, table)
+    if not wide.drop(connection, name):
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
 
 
 def count(session: Session, schema: str, table: str) -> int:
@@ -146,4 +182,4 @@ def finish_table(session: Session, spec: TableSpec, schema: str) -> None:
     number_rows(session, spec, schema, None)
     for statement in ddl.index_plan(spec, schema=schema):
         connection.execute(statement)
-    connection.execute(sql.SQL("ANALYZE {}").format(names.mirror))
+    connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(_tables(spec, schema))))

@@ -177,7 +177,7 @@ class Work:
 def spec_of(mirror: Mirror) -> TableSpec:
     """The table of a mirror that was described."""
     assert mirror.describe is not None
-    return table_spec(parse(mirror.describe), chosen=mirror.fields, table=mirror.table_name)
+    return table_spec(parse(mirror.describe), chosen=mirror.fields, table=mirror.table_name, layout=mirror.layout)
 
 
 def target_of(run: Run, mirror: Mirror, schema: str, *, mirror_as: int | None = None) -> Target:

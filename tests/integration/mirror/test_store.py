@@ -5,10 +5,11 @@ from decimal import Decimal
 
 import pytest
 
-from tests.integration.mirror.things import SCHEMA, Things, Wire, page, record_id, row, spec, stamp
+from tests.integration.mirror.things import SCHEMA, Things, Wire, described, page, record_id, row, spec, stamp
 from worker.db import Database, raw
 from worker.errors import SchemaChangedError, TransientError
 from worker.mirror import ddl, intake, store, suspects, tables
+from worker.mirror.schema import table_spec
 
 
 @pytest.fixture
@@ -41,6 +42,22 @@ def test_values_arrive_exactly(things: Things) -> None:
     )
     moment = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
     assert found == [(record_id(1), awkward, Decimal("123456789012345678.90"), 7, "2024-02-29", moment, None, 1)]
+
+
+def test_doubles_are_read_as_the_org_prints_them(things: Things) -> None:
+    rows = [row(1, 5, Amount="1.0E-7"), row(2, 5, Amount="1.5E15"), row(3, 5, Amount="-0.0")]
+    assert things.load(Wire(page(rows), rows=3)).rows == 3
+    assert things.query("SELECT amount FROM salesforce.thing ORDER BY id") == [
+        (Decimal("0.00000010"),),
+        (Decimal(1_500_000_000_000_000),),
+        (Decimal(0),),
+    ]
+
+
+def test_bytes_that_are_no_text_are_replaced_and_the_page_goes_on(things: Things) -> None:
+    broken = page([row(1, 5, Name="half of a pair: ?."), row(2, 5, Name="whole")]).replace(b"?", b"\xed\xa0\xbd")
+    assert things.load(Wire(broken, rows=2)).rows == 2
+    assert things.names() == {record_id(1): "half of a pair: \ufffd\ufffd\ufffd.", record_id(2): "whole"}
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 100_000])
@@ -111,11 +128,12 @@ def test_a_record_that_was_merged_before_its_page_came_keeps_the_newer_version(t
 
 def test_a_row_too_wide_for_postgres_is_kept_apart_and_the_rest_goes_on(database: Database) -> None:
     wide = {f"F{n}__c": "string" for n in range(600)}
-    things = Things(database, spec({"Id": "id", **wide, "SystemModstamp": "datetime"}))
-    fields = list(things.spec.fields)
+    one_table = {name.lower(): 1 for name in ("Id", *wide, "SystemModstamp")}  # as an earlier version made it
+    fields = {"Id": "id", **wide, "SystemModstamp": "datetime"}
+    things = Things(database, table_spec(described(fields), layout=one_table))
     full = dict.fromkeys(wide, "x" * 60)
     rows = [row(1, 1), {**row(2, 1), **full}, row(3, 1)]
-    taken = things.load(Wire(page(rows, fields), rows=3))
+    taken = things.load(Wire(page(rows, list(things.spec.fields)), rows=3))
     assert (taken.rows, [one["id"] for one in taken.rejects]) == (3, [record_id(2)])
     assert taken.rejects[0]["reason"].startswith("54000")
     assert things.query("SELECT count(*) FROM salesforce.thing") == [(2,)]
