@@ -85,9 +85,9 @@ def begun(env: Env) -> tuple["subprocess.Popen[str]", str]:
     raise AssertionError("no address was printed")
 
 
-def sign_in(org: Org, url: str, *, approve: bool) -> requests.Response:
+def sign_in(org: Org, url: str, *, approve: bool, browser: requests.Session | None = None) -> requests.Response:
     """What a person does in the browser: log in, then approve or deny."""
-    with requests.Session() as browser:
+    with browser or requests.Session() as browser:
         page = browser.get(url, timeout=30)
         for _ in range(3):
             form = re.search(r"<form[^>]*>.*?</form>", page.text, re.S)

@@ -1,6 +1,7 @@
 """The shim under uvicorn: what uvicorn itself would answer is in the envelope, too, and an end on request is quick and whole."""
 
 import asyncio
+import signal
 from types import FrameType
 
 import uvicorn
@@ -37,8 +38,10 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)  # type: ignore[arg-type]
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Not uvicorn's own, which ends the process by the signal once everything is done: a clean end exits 0."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(stop, self._app)
 
