@@ -109,6 +109,11 @@ def jsforce_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def axios_folder() -> Path:
+    return npm("axios", "axios@1")
+
+
+@pytest.fixture(scope="session")
 def cli_folder() -> Path:
     return npm("cli", "@salesforce/cli@2")
 
