@@ -219,7 +219,7 @@ def _whole(ctx: Context, batch: Job, name: str) -> FileSlices:
     path = ctx.org.jobs.folder(batch.id) / name
     gzip = "gzip" in ctx.headers.get("accept-encoding", "")
     found = FileSlices(path, [(0, path.stat().st_size)], {}, gzip=gzip)
-    found.media_type = "application/json;charset=UTF-8" if batch.content == "JSON" else "text/csv;charset=UTF-8"
+    found.media_type = "application/json" if batch.content == "JSON" else "text/csv"
     return found
 
 

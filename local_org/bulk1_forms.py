@@ -77,9 +77,10 @@ def batch_info(batch: Job) -> dict[str, Any]:
 def answer(root: str, value: Any, *, as_json: bool, status: int = 200) -> Response:
     """One value under the name `root` (which JSON leaves out), or a list of (name, value) pairs for lists."""
     if as_json:
-        return Response(dumps(value), status, media_type="application/json;charset=UTF-8")
+        # Without a charset: some clients compare the whole header.
+        return Response(dumps(value), status, media_type="application/json")
     text = f'<?xml version="1.0" encoding="UTF-8"?><{root} xmlns="{NAMESPACE}">{_xml(value)}</{root}>'
-    return Response(text, status, media_type="application/xml;charset=UTF-8")
+    return Response(text, status, media_type="application/xml")
 
 
 def _xml(value: Any) -> str:

@@ -24,15 +24,17 @@ csv.field_size_limit(sys.maxsize)  # our own limits say more than the module's
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One uploaded file. Rows are numbered from 0; the header is not one of them."""
+    """One uploaded file. Rows are numbered from 0; the header is not one of them. Batches of Bulk API 1.0 may end their
+    lines as they like (`any_ending`)."""
 
     path: Path
     delimiter: str
     line_ending: str
+    any_ending: bool = False
 
     @staticmethod
     def of(job: Job, path: Path) -> "Upload":
-        return Upload(path, DELIMITERS[job.delimiter], job.line_ending)
+        return Upload(path, DELIMITERS[job.delimiter], job.line_ending, any_ending=job.kind == "batch")
 
     def header(self) -> list[str]:
         """The column names. Raises JobFailedError for a header that no job takes."""
@@ -77,7 +79,7 @@ class Upload:
         with self.path.open("rb") as file:
             first = file.readline(MAX_HEADER_CHARACTERS * 4)
         ending = "CRLF" if first.endswith(b"\r\n") else "LF"
-        if first.endswith(b"\n") and ending != self.line_ending:
+        if not self.any_ending and first.endswith(b"\n") and ending != self.line_ending:
             text = f"LineEnding is invalid on user data. Current LineEnding setting is {self.line_ending}"
             raise JobFailedError(f"ClientInputError : {text}")
 

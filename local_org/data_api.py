@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.responses import Response
@@ -15,6 +15,7 @@ from local_org.bulk_results import FileSlices
 from local_org.context import Answer, Context, Reply, Result
 from local_org.errors import ApiError, not_found, session_expired
 from local_org.locks import LockedError
+from local_org.metadata import check_version
 from local_org.routes import data_router
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ ASYNC_PREFIX = "/services/async/"
 PREFIXES = (PREFIX, ASYNC_PREFIX)
 MAX_URI_BYTES = 16_384
 
+_T = TypeVar("_T")
 _ROUTER = data_router()
 _HEADERS_OF = {401: {"WWW-Authenticate": "Token"}}
 _LOG = logging.getLogger("local_org")
@@ -55,13 +57,13 @@ def answer(org: "Org", call: Call) -> tuple[Reply, str | None]:
         version, rest = _split(call.path)
         if version is None:
             return Answer(200, metadata.versions()), None
-        metadata.check_version(version)
+        check_version(version)
         if rest in _NO_SESSION_NEEDED:
             return _resources(org, call, version), None
         session = authenticated(org, call.headers)
-        headers = _count(org, rest)
+        headers = count(org, rest)
         _check_media_type(call)
-        reply = dispatch(_context(org, call, version, session), rest)
+        reply = dispatch(context_of(org, call, version, session), rest)
         _add_headers(reply, headers)
         return reply, session.user_id
     except Exception as error:
@@ -89,7 +91,7 @@ def _bulk1(org: "Org", call: Call) -> tuple[Reply, str | None]:
     if session is None:
         return bulk1_forms.invalid_session(call.headers.get("content-type", "")), None
     org.usage.count()
-    return bulk1.handle(_context(org, call, version, session), rest), session.user_id
+    return bulk1.handle(context_of(org, call, version, session), rest), session.user_id
 
 
 def _split(path: str) -> tuple[str | None, str]:
@@ -122,7 +124,7 @@ def authenticated(org: "Org", headers: Mapping[str, str]) -> "Session":
     return session
 
 
-def _count(org: "Org", rest: str) -> dict[str, str]:
+def count(org: "Org", rest: str) -> dict[str, str]:
     """Count the call; the headers that say so. Raises ApiError once the allowance is spent."""
     used, limit = org.usage.count(), org.settings.api_limit
     if used > limit:
@@ -132,7 +134,7 @@ def _count(org: "Org", rest: str) -> dict[str, str]:
     return {"Sforce-Limit-Info": f"api-usage={used}/{limit}"}
 
 
-def _context(org: "Org", call: Call, version: str, session: "Session") -> Context:
+def context_of(org: "Org", call: Call, version: str, session: "Session") -> Context:
     query = dict(parse_qsl(call.query_string, keep_blank_values=True))
     override = query.pop("_HttpMethod", None)
     method = override.upper() if override and call.method == "POST" else call.method
@@ -157,10 +159,15 @@ def _context(org: "Org", call: Call, version: str, session: "Session") -> Contex
 def dispatch(ctx: Context, rest: str) -> Reply:
     """Let the right handler answer; a write that meets a locked row is tried again. Raises ApiError."""
     handler, values = _ROUTER.find(ctx.method, rest)
+    return _as_reply(patiently(ctx, lambda patient: handler(patient, **values)))
+
+
+def patiently(ctx: Context, work: Callable[[Context], _T]) -> _T:
+    """Do what may meet locked rows, again and again until the time to wait for them is over."""
     deadline = time.monotonic() + ctx.org.settings.lock_wait_ms / 1000
     while True:
         try:
-            return _as_reply(handler(replace(ctx, lock_deadline=deadline), **values))
+            return work(replace(ctx, lock_deadline=deadline))
         except LockedError:
             if ctx.change is not None:
                 raise

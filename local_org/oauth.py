@@ -54,7 +54,7 @@ def _dispatch(org: "Org", call: Call, path: str, form: Form) -> tuple[Reply, str
         case "/services/oauth2/singleaccess":
             return _single_access(org, call, form)
     if path.startswith(soap.PREFIX) and call.method == "POST":
-        return soap.answer(org, call), None
+        return soap.answer(org, call)
     if path.startswith("/id/"):
         return _identity(org, call, path, form)
     return HTMLResponse("<html><body>URL No Longer Exists</body></html>", 404), None

@@ -1,7 +1,7 @@
 """sObject Rows: one record per call. Source: REST API Developer Guide, "sObject Rows", "… by External ID"."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -16,10 +16,10 @@ from local_org.errors import ApiError, deleted, not_found, unknown_field
 from local_org.ids import to_18
 from local_org.metadata import http_date, unmodified
 from local_org.query import query
-from local_org.records import blob_url, compound_json
+from local_org.records import compound_json
 from local_org.rules import find_by_key
 from local_org.schema import column_sql, quoted
-from local_org.values import from_json, to_json
+from local_org.values import from_json, is_converted, to_json
 
 UPSERT_ANSWERS_200_SINCE = 46.0
 Record = dict[str, Any]
@@ -53,45 +53,59 @@ def chosen_fields(item: ObjectType, names: Sequence[str]) -> list[Field]:
 
 def fetch(ctx: Context, item: ObjectType, ids: Sequence[str], fields: Sequence[Field]) -> dict[str, Found]:
     """The rows with these ids (18 characters), by id."""
-    selected, names = _selection(ctx.store.catalogue, ctx.catalogue, item.name, tuple(fields))
+    reading = _reading(ctx.store.catalogue, ctx.catalogue, item.name, tuple(fields))
     hidden = ctx.row_filter(item.name, "t")
-    sql = f'{selected} WHERE t."Id" IN ({", ".join("?" * len(ids))}){" AND " + hidden if hidden else ""}'
+    sql = f'{reading.sql} WHERE t."Id" IN ({", ".join("?" * len(ids))}){" AND " + hidden if hidden else ""}'
     with ctx.store.read() as conn:
         rows = conn.execute(sql, tuple(ids)).fetchall()
-    return {
-        row[0]: Found(
-            render(ctx, item, fields, row[0], dict(zip(names, row[3:], strict=True))), row[1] or 0, bool(row[2])
-        )
-        for row in rows
-    }
+    base = ctx.url(f"sobjects/{item.name}/")
+    return {row[0]: Found(reading.record(item.name, base, row), row[1] or 0, bool(row[2])) for row in rows}
+
+
+Show = Callable[[Sequence[Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How rows of an object are read. `sql` selects id, stamp, deletion mark and columns; `steps` are the fields to
+    show: a name, and a column or (-1) what makes a value of the row; `blobs` names those that show a URL instead."""
+
+    sql: str
+    steps: tuple[tuple[str, int, Show | None], ...]
+    blobs: tuple[str, ...]
+
+    def record(self, object_name: str, base: str, row: Sequence[Any]) -> Record:
+        """A record with its attributes; compound fields are put together."""
+        url = base + row[0]
+        record: Record = {"attributes": {"type": object_name, "url": url}}
+        for name, index, show in self.steps:
+            record[name] = row[index] if show is None else show(row)
+        for name in self.blobs:
+            record[name] = None if record[name] is None else f"{url}/{name}"
+        return record
 
 
 @lru_cache(512)
-def _selection(
-    whole: Catalogue, seen: Catalogue, object_name: str, fields: tuple[Field, ...]
-) -> tuple[str, tuple[str, ...]]:
-    """SELECT of id, stamp, deletion mark and what the fields are made of; and the names of the latter."""
+def _reading(whole: Catalogue, seen: Catalogue, object_name: str, fields: tuple[Field, ...]) -> _Reading:
     item, visible_item = whole.object(object_name), seen.object(object_name)
     assert item is not None
     assert visible_item is not None
-    parts = (visible_item.parts_of(f.name) if f.type in COMPOUND_TYPES else (f,) for f in fields)
+    parts = [visible_item.parts_of(f.name) if f.type in COMPOUND_TYPES else (f,) for f in fields]
     columns = list(dict.fromkeys(part for group in parts for part in group))
     selected = [f't."{name}"' if item.field(name) else "0" for name in ("Id", "SystemModstamp", "IsDeleted")]
+    index = {column: at for at, column in enumerate(columns, len(selected))}
     selected += [column_sql(whole, item, f, "t") for f in columns]
-    return f"SELECT {', '.join(selected)} FROM {quoted(item.name)} t", tuple(f.name for f in columns)
+    steps = tuple(_step(field, group, index) for field, group in zip(fields, parts, strict=True))
+    blobs = tuple(field.name for field in fields if field.type == "base64")
+    return _Reading(f"SELECT {', '.join(selected)} FROM {quoted(item.name)} t", steps, blobs)
 
 
-def render(ctx: Context, item: ObjectType, fields: Sequence[Field], record_id: str, row: Mapping[str, Any]) -> Record:
-    """A record with its attributes; compound fields are put together."""
-    url = ctx.url(f"sobjects/{item.name}/{record_id}")
-    record: Record = {"attributes": {"type": item.name, "url": url}}
-    for field in fields:
-        if field.type in COMPOUND_TYPES:
-            parts = {part: row[part.name] for part in item.parts_of(field.name)}
-            record[field.name] = compound_json(field, parts)
-        else:
-            record[field.name] = blob_url(url, field, row[field.name]) or to_json(field, row[field.name])
-    return record
+def _step(field: Field, parts: Sequence[Field], index: Mapping[Field, int]) -> tuple[str, int, Show | None]:
+    if field.type in COMPOUND_TYPES:
+        places = [(part, index[part]) for part in parts]
+        return field.name, -1, lambda row: compound_json(field, {part: row[at] for part, at in places})
+    at = index[field]
+    return (field.name, at, (lambda row: to_json(field, row[at])) if is_converted(field) else None)
 
 
 def get(ctx: Context, object_name: str, record_id: str) -> Answer:

@@ -52,12 +52,6 @@ class Server:
         if scope["type"] != "http":
             return
         path = scope["path"]
-        if data_api.uri_bytes(scope["raw_path"], scope["query_string"]) > data_api.MAX_URI_BYTES:
-            await Response("URI Too Long", 414)(scope, receive, send)
-            return
-        if _header_bytes(scope) > MAX_HEADER_BYTES:
-            await Response("Request Header Fields Too Large", 431)(scope, receive, send)
-            return
         if path.startswith("/__org__"):
             await self._control(scope, receive, send)
             return
@@ -73,6 +67,9 @@ class Server:
             self.org.ledger.add(entry)
 
     async def _answer(self, scope: Scope, receive: Receive, send: "_Counted", entry: Entry) -> None:
+        if (refusal := _too_long(scope)) is not None:
+            await refusal(scope, receive, send)
+            return
         async with self._call(scope, receive) as call:
             entry.bytes_in = len(call.body) if call.upload is None else call.upload.stat().st_size
             path = call.path + (f"?{call.query_string}" if call.query_string else "")
@@ -231,6 +228,15 @@ def _timed_out(call: Call) -> Reply:
         text = "Your query request was running for too long."
         return Answer(400, ApiError(400, "QUERY_TIMEOUT", text).body())
     return Response("<html><body>Gateway Timeout</body></html>", 504, media_type="text/html")
+
+
+def _too_long(scope: Scope) -> Response | None:
+    """What a call gets whose URI, or URI and headers together, are over the vendor's limit."""
+    if data_api.uri_bytes(scope["raw_path"], scope["query_string"]) > data_api.MAX_URI_BYTES:
+        return Response("URI Too Long", 414)
+    if _header_bytes(scope) > MAX_HEADER_BYTES:
+        return Response("Request Header Fields Too Large", 431)
+    return None
 
 
 def _header_bytes(scope: Scope) -> int:

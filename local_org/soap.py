@@ -1,13 +1,16 @@
-"""SOAP login(), up to API version 64. Source: SOAP API Developer Guide, "login()"."""
+"""The SOAP API: login() up to API version 64, then calls on records. Source: SOAP API Developer Guide."""
 
 import re
-from html import escape, unescape
+from html import escape
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from local_org import grants, users
-from local_org.errors import OAuthError
+from local_org import data_api, grants, soap_calls, users
+from local_org.errors import ApiError, OAuthError
+from local_org.metadata import check_version
+from local_org.soap_calls import Call as SoapCall
+from local_org.soap_calls import Element, local, tag, user_info
 from local_org.users import User
 
 if TYPE_CHECKING:
@@ -15,79 +18,108 @@ if TYPE_CHECKING:
     from local_org.org import Org
 
 PREFIX = "/services/Soap/"
+LAST_LOGIN_VERSION = 64
 _KINDS = {"u": "urn:partner.soap.sforce.com", "c": "urn:enterprise.soap.sforce.com"}
-LAST_VERSION = 64
 _ENVELOPE = (
     '<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope '
-    'xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns="{namespace}" '
-    'xmlns:sf="urn:fault.partner.soap.sforce.com" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
-    "<soapenv:Body>{body}</soapenv:Body></soapenv:Envelope>"
+    'xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns="{namespace}" xmlns:sf="{objects}" '
+    'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><soapenv:Body>{body}</soapenv:Body></soapenv:Envelope>'
 )
 
 
-def answer(org: "Org", call: "Call") -> Response:
-    """The answer of a log-in, or the fault that refuses it."""
+def answer(org: "Org", call: "Call") -> tuple[Response, str | None]:
+    """The answer of a call, or the fault that refuses it; and the user where there is one."""
     kind, _, rest = call.path[len(PREFIX) :].partition("/")
     version = rest.split("/")[0]
-    text = call.body.decode("utf-8", "replace")
-    if (
-        kind not in _KINDS
-        or not re.fullmatch(r"\d+\.0", version)
-        or float(version) > LAST_VERSION
-        or _element(text, "login") is None
-    ):
-        return _fault("UNSUPPORTED_API_VERSION", "Invalid Api version specified on URL")
+    element, headers = soap_calls.parse(call.body)
+    if kind not in _KINDS or not re.fullmatch(r"\d+\.0", version) or not _served(version):
+        return _fault("UNSUPPORTED_API_VERSION", "Invalid Api version specified on URL"), None
+    if element is None:
+        return _fault("INVALID_OPERATION", "There is no SOAP call in the body"), None
+    if local(element) == "login":
+        return _login(org, call, element, kind, version)
+    return _carry_out(org, call, element, headers, kind, version)
+
+
+def _served(version: str) -> bool:
     try:
-        user = users.log_in(org, _element(text, "username") or "", _element(text, "password") or "")
+        check_version(version)
+    except ApiError:
+        return False
+    return True
+
+
+def _login(org: "Org", call: "Call", element: Element, kind: str, version: str) -> tuple[Response, str | None]:
+    if float(version) > LAST_LOGIN_VERSION:
+        return _fault("UNSUPPORTED_API_VERSION", "login() is not available in this version of the API"), None
+    given = {local(child): (child.text or "").strip() for child in element}
+    try:
+        user = users.log_in(org, given.get("username", ""), given.get("password", ""))
     except OAuthError:
         message = "Invalid username, password, security token; or user locked out."
-        return _fault("INVALID_LOGIN", message)
-    return _logged_in(org, call, user, kind, version)
+        return _fault("INVALID_LOGIN", message), None
+    return _logged_in(org, call, user, kind, version), user.id
 
 
-def _element(text: str, name: str) -> str | None:
-    """The text of the first element of this name, whatever its namespace prefix."""
-    match = re.search(rf"<(?:\w+:)?{name}(?:\s[^>]*)?>(.*?)</(?:\w+:)?{name}>", text, re.DOTALL)
-    return None if match is None else unescape(match[1])
+def _carry_out(
+    org: "Org", call: "Call", element: Element, headers: dict[str, Element], kind: str, version: str
+) -> tuple[Response, str | None]:
+    """A call in a session."""
+    given = headers.get("SessionHeader")
+    token = "" if given is None else "".join(given.itertext()).strip()
+    session = org.tokens.session(token)
+    if session is None:
+        text = "Invalid Session ID found in SessionHeader: Illegal Session. Session not found"
+        return _fault("INVALID_SESSION_ID", text), None
+    work = soap_calls.CALLS.get(local(element))
+    if work is None:
+        text = f"No operation available for request {{{_KINDS[kind]}}}{local(element)}"
+        return _fault("INVALID_OPERATION", text), session.user_id
+    try:
+        data_api.count(org, local(element))
+        ctx = data_api.context_of(org, call, version, session)
+        result = data_api.patiently(ctx, lambda patient: work(SoapCall(patient, element, headers)))
+    except ApiError as error:
+        return _fault(error.code, error.message), session.user_id
+    except Exception as error:  # what nobody expected is logged, and gets an error id
+        return _fault("UNKNOWN_EXCEPTION", data_api.error_answer(org, error).body[0]["message"]), session.user_id
+    name = f"{local(element)}Response"
+    return _enveloped(f"<{name}>{result}</{name}>", kind), session.user_id
+
+
+def _enveloped(body: str, kind: str, status: int = 200) -> Response:
+    objects = f"urn:sobject.{_KINDS[kind].split(':')[1]}"
+    text = _ENVELOPE.format(body=body, namespace=_KINDS[kind], objects=objects)
+    return Response(text, status, media_type="text/xml;charset=UTF-8")
 
 
 def _fault(code: str, message: str) -> Response:
+    fault = "urn:fault.partner.soap.sforce.com"
+    detail = f"<sf:exceptionCode>{code}</sf:exceptionCode><sf:exceptionMessage>{escape(message)}</sf:exceptionMessage>"
     body = (
-        f"<soapenv:Fault><faultcode>sf:{code}</faultcode><faultstring>{code}: {escape(message)}</faultstring>"
-        f'<detail><sf:LoginFault xsi:type="sf:LoginFault"><sf:exceptionCode>{code}</sf:exceptionCode>'
-        f"<sf:exceptionMessage>{escape(message)}</sf:exceptionMessage></sf:LoginFault></detail></soapenv:Fault>"
+        f'<soapenv:Fault xmlns:sf="{fault}"><faultcode>sf:{code}</faultcode>'
+        f"<faultstring>{code}: {escape(message)}</faultstring>"
+        f'<detail><sf:fault xsi:type="sf:{_fault_type(code)}">{detail}</sf:fault></detail></soapenv:Fault>'
     )
-    return Response(_ENVELOPE.format(body=body, namespace=_KINDS["u"]), 500, media_type="text/xml;charset=UTF-8")
+    return _enveloped(body, "u", 500)
+
+
+def _fault_type(code: str) -> str:
+    return "LoginFault" if code == "INVALID_LOGIN" else "UnexpectedErrorFault"
 
 
 def _logged_in(org: "Org", call: "Call", user: User, kind: str, version: str) -> Response:
     idle_ms = int(org.settings.session_minutes * 60_000)
     session = org.tokens.add_session(org.organization_id, None, user.id, "SOAP", "full", idle_ms)
     base = grants.instance_url(org, call.host_url)
-    seconds = int(org.settings.session_minutes * 60)
-    info = {
-        "organizationId": org.organization_id,
-        "organizationName": "Local Org",
-        "sessionSecondsValid": str(seconds),
-        "userEmail": user.email or "",
-        "userFullName": user.name or "",
-        "userId": user.id,
-        "userLanguage": user.language or "en_US",
-        "userLocale": user.locale or "en_US",
-        "userName": user.username,
-        "userTimeZone": user.zone or "GMT",
-        "userType": user.type or "Standard",
-    }
     server = f"{base}/services/Soap/{kind}/{version}/{org.organization_id[:15]}"
-    result = (
-        f"<metadataServerUrl>{escape(server.replace(f'/{kind}/', '/m/'))}</metadataServerUrl>"
-        "<passwordExpired>false</passwordExpired><sandbox>false</sandbox>"
-        f"<serverUrl>{escape(server)}</serverUrl><sessionId>{escape(session.token)}</sessionId>"
-        f"<userId>{user.id}</userId><userInfo>{''.join(_tag(*pair) for pair in info.items())}</userInfo>"
-    )
-    body = f"<loginResponse><result>{result}</result></loginResponse>"
-    return Response(_ENVELOPE.format(body=body, namespace=_KINDS[kind]), 200, media_type="text/xml;charset=UTF-8")
-
-
-def _tag(name: str, value: str) -> str:
-    return f"<{name}>{escape(value)}</{name}>"
+    result = {
+        "metadataServerUrl": server.replace(f"/{kind}/", "/m/"),
+        "passwordExpired": False,
+        "sandbox": False,
+        "serverUrl": server,
+        "sessionId": session.token,
+        "userId": user.id,
+        "userInfo": user_info(org, user),
+    }
+    return _enveloped(f"<loginResponse>{tag('result', result)}</loginResponse>", kind)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
 from local_org.catalogue import Field
@@ -67,8 +68,13 @@ def _number_json(field: Field, stored: Any) -> float | Exact:
 
 def datetime_text(stored_ms: int) -> str:
     """REST form: 2020-10-22T21:03:23.000+0000."""
-    moment = _EPOCH + timedelta(milliseconds=stored_ms)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}+0000"
+    days, rest = divmod(stored_ms, 86_400_000)
+    return f"{_day_text(days)}T{time_text(rest)[:-1]}+0000"
+
+
+@lru_cache(65_536)
+def _day_text(days: int) -> str:
+    return (_EPOCH.date() + timedelta(days=days)).isoformat()
 
 
 def time_text(stored_ms: int) -> str:
@@ -82,6 +88,11 @@ _TO_JSON: dict[str, Callable[[Field, Any], Any]] = {
     "time": lambda _, stored: time_text(stored),
     **dict.fromkeys(NUMBERS, _number_json),
 }
+
+
+def is_converted(field: Field) -> bool:
+    """Whether the JSON value differs from the stored one."""
+    return field.type in _TO_JSON
 
 
 def to_json(field: Field, stored: Any) -> Any:

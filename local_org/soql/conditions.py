@@ -193,6 +193,8 @@ class Conditions:
                 return ms
             case (("int" | "long"), ast.Number(value=number)):
                 return float(number) if number % 1 or abs(number) > _INT64 else int(number)
+            case functions.FLOAT, ast.Number(value=number):
+                return float(number)
             case (("double" | "currency" | "percent"), ast.Number(value=number)):
                 return _scaled(left.field, number)
             case kind, ast.Text(value=text) if kind in _TEXT_TYPES:

@@ -4,8 +4,9 @@
 
 from dataclasses import replace
 
-from local_org.catalogue import Field
+from local_org.catalogue import COMPOUND_TYPES, Field
 from local_org.soql import ast
+from local_org.soql.plan import grouping_sql
 from local_org.soql.scope import Reference, Scope
 
 FLOAT = "float"  # the type of an average: no field has it
@@ -50,7 +51,34 @@ def computed(scope: Scope, call: ast.Call) -> Reference:
         return _aggregate(scope, call, name)
     if name in DATE_FUNCTIONS:
         return _date_function(scope, call, name)
+    if name == "grouping":
+        return _result(
+            call, Field(call.text, "int", call.text), grouping_sql(scope.resolve(_only_path(scope, call)).sql)
+        )
+    if name == "distance":
+        return _distance(scope, call)
     raise scope.error(call.at, "MALFORMED_QUERY", f"unknown function: {call.name}")
+
+
+def _distance(scope: Scope, call: ast.Call) -> Reference:
+    """DISTANCE(location, GEOLOCATION(latitude, longitude), 'km' or 'mi'), between a field and a fixed place."""
+    match call.arguments:
+        case (
+            ast.Path() as path,
+            ast.Call(name=name, arguments=(ast.Number(value=latitude), ast.Number(value=longitude))),
+            ast.Text(value="km" | "mi" as unit),
+        ) if name.lower() == "geolocation":
+            of = scope.resolve(path)
+        case _:
+            raise scope.error(call.at, "MALFORMED_QUERY", f"invalid arguments of function {call.name}")
+    places = [part for part in scope.parts(of) if part.field.name.lower().removesuffix("__s").endswith("tude")]
+    if of.field.type not in COMPOUND_TYPES or len(places) != 2:
+        text = f"field {of.field.name} is not a location: {call.name}"
+        raise scope.error(call.at, "MALFORMED_QUERY", text)
+    north, east = sorted(places, key=lambda part: "longitude" in part.field.name.lower())
+    degrees = [f"{part.sql} / {10**part.field.scale}.0" for part in (north, east)]
+    sql = f"soql_distance({', '.join(degrees)}, {latitude:f}, {longitude:f}, '{unit}')"
+    return _result(call, Field(call.text, FLOAT, call.text), sql)
 
 
 def _only_path(scope: Scope, call: ast.Call) -> ast.Path:

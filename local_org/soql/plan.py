@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from local_org.catalogue import Field, ObjectType
-from local_org.soql.sql import NOTHING, Sql
+from local_org.soql.sql import NOTHING, Sql, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,14 @@ class ChildRecords:
     plan: "Plan"
 
 
+_GROUPING = "GROUPING "
+
+
+def grouping_sql(expression: str) -> str:
+    """What stands for GROUPING() of an expression among a plan's columns."""
+    return _GROUPING + expression
+
+
 Output = Leaf | Compound | ParentRecord | TypedParent | ChildRecords
 Kind = Literal["records", "groups", "count"]
 
@@ -76,7 +84,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A translated query. For kind "records" the row's id is column 0."""
+    """A translated query. For kind "records" the row's id is column 0.
+
+    `sets`: of ROLLUP and CUBE, the expressions that are grouped by together, set by set; the first set has them all.
+    """
 
     kind: Kind
     item: ObjectType
@@ -91,20 +102,43 @@ class Plan:
     limit: int | None = None
     offset: int | None = None
     flat: tuple[Column, ...] = field(default=())
+    having: Sql = NOTHING
+    sets: tuple[tuple[str, ...], ...] = ()
 
     def _select(self, columns: str) -> Sql:
         where = " WHERE " + self.where if self.where else NOTHING
         return Sql(f"SELECT {columns} FROM {self.from_sql}") + where
 
     def _tail(self) -> Sql:
-        tail = self.group + (" ORDER BY " + self.order if self.order else NOTHING)
+        tail = self.group + self.having + (" ORDER BY " + self.order if self.order else NOTHING)
         if self.limit is not None or self.offset is not None:
             tail += Sql(" LIMIT ? OFFSET ?", (-1 if self.limit is None else self.limit, self.offset or 0))
         return tail
 
     def rows(self) -> Sql:
         """All records or groups."""
+        if self.sets:
+            return self._rows_of_sets()
         return self._select(", ".join(self.columns)) + self._tail()
+
+    def _rows_of_sets(self) -> Sql:
+        """SQLite has no grouping sets: one grouping for each, put together. Columns are called c0, c1, …."""
+        parts = []
+        for kept in self.sets:
+            columns = (f"{self._in_set(column, kept)} AS c{n}" for n, column in enumerate(self.columns))
+            group = Sql(f" GROUP BY {', '.join(kept) or 'NULL'}")
+            parts.append(self._select(", ".join(columns)) + group + self.having)
+        whole = "SELECT * FROM (" + joined(" UNION ALL ", parts) + ")"
+        return whole + replace(self, group=NOTHING, having=NOTHING)._tail()
+
+    def _in_set(self, column: str, kept: tuple[str, ...]) -> str:
+        """A column where only `kept` is grouped by: what is not is null, and GROUPING() of it is 1."""
+        for expression in set(self.sets[0]) - set(kept):
+            if column == expression:
+                return "NULL"
+            if column == grouping_sql(expression):
+                return "1"
+        return "0" if column.startswith(_GROUPING) else column
 
     def of(self, expression: str) -> Sql:
         """One expression for each record."""

@@ -1,6 +1,7 @@
 """A SOQL syntax tree as a plan: SQL of the store with bound values, and the shape of the records."""
 
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from local_org.catalogue import Field, ObjectType
 from local_org.errors import ApiError
@@ -15,6 +16,7 @@ MAX_OFFSET = 2_000  # SOQL and SOSL Reference, "OFFSET"
 MAX_FIELDS_ROWS = 200  # SOQL and SOSL Reference, "FIELDS()"
 MAX_CHILD_QUERIES = 20
 MAX_CHILD_LEVELS = 5
+MAX_SETS_FIELDS = 3  # SOQL and SOSL Reference, "GROUP BY ROLLUP"
 
 
 def translate(world: World, query: ast.Query) -> Plan:
@@ -91,7 +93,7 @@ class _Translation:
         conditions = Conditions(self.scope, self._inner)
         where = NOTHING if self.query.where is None else conditions.sql(self.query.where)
         order = joined(", ", [self._order(item, kind) for item in self.query.order])
-        group = self._group_sql()
+        group, having = self._group_sql(), self._having_sql()
         visible = self.scope.visible()
         return Plan(
             kind=kind,  # type: ignore[arg-type]
@@ -104,6 +106,8 @@ class _Translation:
             visible=visible,
             order=order,
             group=group,
+            having=having,
+            sets=self._sets(),
             limit=self.query.limit,
             offset=self.query.offset,
             flat=tuple(self.flat),
@@ -154,6 +158,10 @@ class _Translation:
                 self._add_field(root, reference)
         elif name in functions.WRAPPERS and len(call.arguments) == 1:
             self._add_wrapped(root, call, alias)
+        elif name == "distance":
+            unnamed = sum(key.startswith("expr") for key in root.outputs)
+            reference = functions.computed(self.scope, call)
+            self._add_field(root, replace(reference, names=(alias or f"expr{unnamed}",)))
         else:
             text = f"Function not allowed here without GROUP BY: {call.text}"
             raise self._error(call.at, text)
@@ -329,7 +337,9 @@ class _Translation:
         reference = self._any(expression)
         if functions.is_aggregate(expression):
             return reference
-        if not any(self._any(group).sql == reference.sql for group in self.query.group):
+        if self.sets and isinstance(expression, ast.Call) and functions.function_name(expression) == "grouping":
+            return reference
+        if not any(self._any(group).sql == reference.sql for group in self._group_by()):
             text = f"Field must be grouped or aggregated: {reference.text}"
             raise self._error(reference.at, text)
         return reference
@@ -343,16 +353,45 @@ class _Translation:
         if not self.query.group:
             return NOTHING
         by = []
-        for expression in self.query.group:
+        for expression in self._group_by():
             reference = self._any(expression)
             if not reference.sql or not reference.field.groupable:
                 text = f"field '{reference.field.name}' can not be grouped in a query call"
                 raise self._error(reference.at, text, "INVALID_FIELD")
             by.append(reference.sql)
-        sql = Sql(f" GROUP BY {', '.join(by)}")
+        return Sql(f" GROUP BY {', '.join(by)}")
+
+    def _having_sql(self) -> Sql:
         if self.query.having is None:
-            return sql
-        return sql + " HAVING " + Conditions(self.scope, self._inner, having=True).sql(self.query.having)
+            return NOTHING
+        return " HAVING " + Conditions(self.scope, self._inner, having=True).sql(self.query.having)
+
+    @property
+    def sets(self) -> str | None:
+        """ "rollup" or "cube", where the query groups by one of them."""
+        group = self.query.group
+        name = functions.function_name(group[0]) if len(group) == 1 and isinstance(group[0], ast.Call) else None
+        return name if name in ("rollup", "cube") else None
+
+    def _group_by(self) -> tuple[ast.Expression, ...]:
+        """What is grouped by; the arguments of ROLLUP and CUBE. Raises ApiError."""
+        if self.sets is None:
+            return self.query.group
+        call = self.query.group[0]
+        assert isinstance(call, ast.Call)
+        found = tuple(argument for argument in call.arguments if isinstance(argument, ast.Path | ast.Call))
+        if not 1 <= len(call.arguments) <= MAX_SETS_FIELDS or len(found) != len(call.arguments):
+            raise self._error(call.at, f"{call.name} takes one to {MAX_SETS_FIELDS} fields")
+        return found
+
+    def _sets(self) -> tuple[tuple[str, ...], ...]:
+        """Source: SOQL and SOSL Reference, "GROUP BY ROLLUP", "GROUP BY CUBE"."""
+        if self.sets is None:
+            return ()
+        by = tuple(self._any(expression).sql for expression in self._group_by())
+        if self.sets == "rollup":
+            return tuple(by[:count] for count in range(len(by), -1, -1))
+        return tuple(kept for count in range(len(by), -1, -1) for kept in combinations(by, count))
 
     def _order(self, item: ast.OrderItem, kind: str) -> Sql:
         reference = self._grouped(item.expression) if kind == "groups" else self._any(item.expression)
@@ -361,7 +400,8 @@ class _Translation:
             text = f"field '{field_.name}' can not be sorted in a query call"
             raise self._error(reference.at, text, "INVALID_FIELD")
         direction = "DESC" if item.descending else "ASC"
-        return Sql(f"{reference.sql} {direction} NULLS {'LAST' if item.nulls_last else 'FIRST'}")
+        sql = f"c{self._column(reference.sql)}" if kind == "groups" and self.sets else reference.sql
+        return Sql(f"{sql} {direction} NULLS {'LAST' if item.nulls_last else 'FIRST'}")
 
 
 def _is_aggregate(item: ast.SelectItem) -> bool:

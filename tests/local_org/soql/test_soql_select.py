@@ -226,3 +226,53 @@ def test_using_scope_mine_is_what_the_user_owns(caller) -> None:
     assert caller.column("SELECT Name FROM Account USING SCOPE mine") == ["mine"]
     assert caller.count("SELECT COUNT() FROM Account USING SCOPE everything WHERE Name != null") == 2
     assert "not supported" in caller.error("SELECT Name FROM Account USING SCOPE team").message
+
+
+def test_rollup_and_cube_add_subtotals(caller) -> None:
+    for industry, rating, count in (("A", "Hot", 2), ("A", "Cold", 1), ("B", "Hot", 1)):
+        for _ in range(count):
+            caller.add("Account", Name="x", Industry=industry, Rating=rating)
+
+    def rows(by: str, end: str = "") -> list[tuple]:
+        soql = f"SELECT Industry, Rating, GROUPING(Rating) g, COUNT(Id) c FROM Account GROUP BY {by} {end}"
+        return [tuple(record.values()) for record in caller.records(soql)]
+
+    assert rows("ROLLUP(Industry, Rating)", "ORDER BY Industry NULLS LAST, GROUPING(Rating), Rating") == [
+        ("A", "Cold", 0, 1),
+        ("A", "Hot", 0, 2),
+        ("A", None, 1, 3),
+        ("B", "Hot", 0, 1),
+        ("B", None, 1, 1),
+        (None, None, 1, 4),
+    ]
+    cube = rows("CUBE(Industry, Rating)", "HAVING COUNT(Id) > 1")
+    assert sorted(cube, key=str) == sorted(
+        [("A", "Hot", 0, 2), ("A", None, 1, 3), (None, "Hot", 0, 3), (None, None, 1, 4)], key=str
+    )
+    assert (
+        "takes one to 3 fields"
+        in caller.error("SELECT COUNT(Id) FROM Account GROUP BY CUBE(Name, Site, Fax, Type)").message
+    )
+
+
+def test_distances_are_found_and_sorted(caller) -> None:
+    for name, north, east in (("Oslo", 59.91, 10.75), ("Bergen", 60.39, 5.32), ("Nowhere", None, None)):
+        caller.add("Account", Name=name, BillingLatitude=north, BillingLongitude=east)
+    place = "DISTANCE(BillingAddress, GEOLOCATION(60.39, 5.32), 'km')"
+    found = caller.records(f"SELECT Name, {place} far FROM Account WHERE {place} < 400 ORDER BY {place} DESC")
+    assert [record["Name"] for record in found] == ["Oslo", "Bergen"]
+    assert round(found[0]["far"]) == 305
+    miles = place.replace("'km'", "'mi'")
+    assert round(caller.records(f"SELECT {miles} FROM Account WHERE Name = 'Oslo'")[0]["expr0"]) == 190
+    assert (
+        "is not a location"
+        in caller.error("SELECT Id FROM Account ORDER BY " + place.replace("BillingAddress", "Name")).message
+    )
+
+
+def test_averages_can_be_compared(caller) -> None:
+    for amount in (1, 2):
+        caller.add("Account", Name="x", Industry="A", AnnualRevenue=amount)
+    soql = "SELECT Industry FROM Account GROUP BY Industry HAVING AVG(AnnualRevenue) {} 1.4"
+    assert len(caller.records(soql.format(">"))) == 1
+    assert caller.records(soql.format("<")) == []
