@@ -224,9 +224,9 @@ def recent_items(ctx: Context, item: ObjectType | None, limit: int) -> list[Reco
     with ctx.store.read() as conn:
         found = [
             _recent(ctx, name, conn.execute(_name_sql(ctx, name), (record_id,)).fetchone(), record_id)
-            for name, record_id, _ in conn.execute(sql, (*values, limit)).fetchall()
+            for name, record_id, _ in conn.execute(sql, (*values, 2 * limit + BASIC_RECENT)).fetchall()
         ]
-    return [entry for entry in found if entry is not None]
+    return [entry for entry in found if entry is not None][:limit]
 
 
 def _name_sql(ctx: Context, object_name: str) -> str:

@@ -194,7 +194,9 @@ def _empty_bin(call: Call) -> str:
 
 
 def _merge(call: Call) -> str:
-    return "".join(_merged(call.ctx, request) for request in call.element if local(request) == "request")
+    """The WSDL says `request`; jsforce sends `mergeRequests`, and is answered."""
+    requests = [child for child in call.element if local(child) in ("request", "mergeRequests")]
+    return "".join(_merged(call.ctx, request) for request in requests)
 
 
 def _merged(ctx: Context, request: Element) -> str:

@@ -16,13 +16,13 @@ async function main() {
   const made = await account.create([{ Name: "One" }, { Name: "Two" }, { Name: "Three" }]);
   const ids = made.map((entry) => entry.id);
   const done = { created: made.map((entry) => entry.success) };
-  done.upserted = (await account.upsert({ Name: "Keyed", External_Key__c: process.env.JSFORCE_NAME }, "External_Key__c")).success;
+  done.upserted = (await account.upsert({ Name: "Keyed", External_Key__c: process.env.API_VERSION }, "External_Key__c")).success;
   done.found = (await conn.search("FIND {Keyed} IN NAME FIELDS RETURNING Account(Id)")).searchRecords.length > 0;
   done.layouts = (await account.layouts()).layouts.length;
   done.compactLayouts = (await account.compactLayouts()).compactLayouts.length;
   done.listviews = (await account.listviews()).size;
   done.quickActions = (await account.quickActions()).length;
-  done.recent = (await conn.recent(5)).length;
+  done.recent = (await conn.recent(5)).length > 2;
   done.tabs = (await conn.tabs()).length > 3;
   done.theme = (await conn.theme()).themeItems.length > 3;
   done.tooling = (await conn.tooling.query("SELECT QualifiedApiName FROM EntityDefinition WHERE KeyPrefix = '001'")).records[0].QualifiedApiName;

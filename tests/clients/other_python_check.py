@@ -69,10 +69,10 @@ def salesforce_api() -> dict:
     os.environ.pop("HTTPS_PROXY")
     sf = Salesforce(Connection(version="50.0", access_token=token, instance_url=url))
     made = sf.sobjects.Account.insert({"Name": "One"})
-    rows = sf.bulk.insert("Account", [{"Name": "Two"}, {"Site": "nameless"}])
+    rows = sf.bulk.insert("Account", [{"Name": "Two", "Site": "x"}, {"Name": "", "Site": "nameless"}])
     return {
         "inserted": made["success"],
-        "queried": len(sf.sobjects.query("SELECT Id FROM Contact")),
+        "queried": len(sf.sobjects.query("SELECT Id FROM Contact LIMIT 300")),
         "bulk": sorted(row.success for row in rows),
     }
 

@@ -13,6 +13,7 @@ import requests
 
 from tests.clients.conftest import pip
 
+pytestmark = pytest.mark.timeout(1500)  # the first run installs the clients
 CHECK = Path(__file__).with_name("other_python_check.py")
 EXPECTED = {
     "bulk": {"inserted": ["true", "false"], "CSV": 300, "JSON": 300},
@@ -92,8 +93,8 @@ def test_airbyte_discovers_and_reads(org, session, command, tmp_path: Path) -> N
     (tmp_path / "catalog.json").write_text(json.dumps({"streams": chosen}))
     read = [program, "read", "--config", "config.json", "--catalog", "catalog.json"]
     records = [m["record"] for m in messages(command(read, env, cwd=tmp_path)) if m["type"] == "RECORD"]
-    counts = {name: len({r["data"]["Id"] for r in records if r["stream"] == name}) for name in ("Account", "Contact")}
-    assert counts == {"Account": 20, "Contact": 300}
+    for name, seeded in (("Account", 20), ("Contact", 300)):
+        assert len({r["data"]["Id"] for r in records if r["stream"] == name}) >= seeded
 
 
 def messages(text: str) -> list[dict[str, Any]]:
