@@ -70,7 +70,6 @@ class Settings(BaseModel):
     idempotency_keys: bool = (
         True  # single creates without a key field go through the UI API where the org heeds its keys
     )
-    batches_at_once: Count = 4  # calls of one queue that one worker process makes at the same time
     external_key_field: str = ""  # a unique external-id text field that carries an action's key; empty: found by name
     firing_days: Seconds = 90.0  # how long the history of finished firings is kept
     wait_seconds: Seconds = 10.0  # how long an HTTP write waits for its outcome when the caller does not say

@@ -33,7 +33,7 @@ from worker.steps import Again, Busy, Done, Step
 
 log = get_logger(__name__)
 
-GRACE_SECONDS = 30.0  # between the claim and the sending; and for writing the outcome down
+GRACE_SECONDS = 30.0  # at most, between the claim and the sending; and for writing the outcome down
 UNREACHABLE = timedelta(seconds=5)  # before the org is tried again
 REMEMBER_AGAIN = timedelta(seconds=15)  # after the mirror could not be told
 REMEMBER_AFTER_SECONDS = 2.0  # a busy queue tells the mirror of several batches together, but not later than this
@@ -178,8 +178,13 @@ def _rows(batch: Batch) -> list[Row]:
     return [tuple(rows[key]) for key in dict.fromkeys(one.order_key for one in batch.actions)]
 
 
+def _grace(deps: ActionDeps) -> float:
+    return min(GRACE_SECONDS, deps.settings.request_seconds / 2)
+
+
 def _ttl(deps: ActionDeps) -> timedelta:
-    return timedelta(seconds=deps.settings.request_seconds + 2 * GRACE_SECONDS)
+    """A claim outlasts the time before the sending, the call's whole deadline, and the time to write its outcome down."""
+    return timedelta(seconds=deps.settings.request_seconds + 2 * _grace(deps))
 
 
 def _send(
@@ -194,7 +199,7 @@ def _send(
 
     What the org refuses as a whole is halved until the one that is to blame is alone, so that it blocks no other.
     """
-    if time.monotonic() - claimed > GRACE_SECONDS:
+    if time.monotonic() - claimed > _grace(deps):
         late = TryAgain(Problem("LATE", "the worker was held up before it could send"))
         return _write(deps, batch, rows, [late] * len(rows), chance)
     try:
