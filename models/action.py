@@ -217,7 +217,7 @@ class Action(Base):
         Index(
             "ix_actions_ingest_job",
             "ingest_job_id",
-            postgresql_where=text("state = 'sending' AND ingest_job_id IS NOT NULL"),
+            postgresql_where=text("ingest_job_id IS NOT NULL"),
         ),
     )
 

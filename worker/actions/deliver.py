@@ -78,8 +78,9 @@ def step(
         except (TransientError, DisconnectedError) as error:
             _postpone(deps, queue, getattr(error, "retry_after", None) or UNREACHABLE)
             raise
-        remember_delivered(deps, queue, busy=bool(worked) and _has_ready(deps, queue))
-        if worked is None:  # others are at it
+        # None: something is ready, and waits for others' calls to end.
+        remember_delivered(deps, queue, busy=worked is None or (worked and _has_ready(deps, queue)))
+        if worked is None:
             return Busy()
         if worked:
             return Again()

@@ -48,10 +48,18 @@ SELECT DISTINCT a.connection_id, a.object, a.order_key, p.parent_id
  LIMIT :limit
 """
 
+# The org forgets its jobs after a week. One that an action names is kept as long as the action.
+OLD_JOBS = """
+DELETE FROM sfsync.ingest_jobs j
+ WHERE j.state = 'done' AND j.finished_at < clock_timestamp() - interval '7 days'
+   AND NOT EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.ingest_job_id = j.id)
+"""
+
 
 def upkeep(deps: ActionDeps) -> None:
     """Mend, and wake the queues that have work because of it. Harmless to repeat; cheap when there is nothing to mend."""
     with deps.database.transaction() as session:
+        session.execute(text(OLD_JOBS))
         forgotten = session.scalars(text(FORGOTTEN)).all()
         queues = sorted({*forgotten, *_mend_lines(session, LINES_AT_ONCE), *_mend_families(session, LINES_AT_ONCE)})
     for queue_id in queues:
