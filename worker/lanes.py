@@ -20,6 +20,7 @@ from worker.budget import plan as planning
 from worker.errors import SyncError
 from worker.log import get_logger
 from worker.mirror import steps
+from worker.mirror.audit import schedule_audits
 from worker.mirror.deps import PAGE, STEP
 from worker.mirror.due import due_pages, due_runs, schedule_refreshes
 from worker.runtime import Runtime
@@ -73,9 +74,13 @@ def upkeep(rt: Runtime) -> Step:
         if not session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": UPKEEP_LOCK}):
             return Busy()
         runs = schedule_refreshes(session, now)
+        audit, sweep = rt.settings.audit_seconds, rt.settings.sweep_seconds
+        audits = schedule_audits(session, now, audit_seconds=audit, sweep_seconds=sweep)
         _forget(session)
     for run_id in runs:
         rt.wake(STEP, run_id, "refresh")
+    for run_id in audits:
+        rt.wake(STEP, run_id, "backfill")
     return Busy()  # never a reason to look again at once
 
 

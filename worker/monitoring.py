@@ -28,13 +28,16 @@ SELECT c.id, c.user_id, c.organization_id, c.username, c.environment, c.instance
 
 MIRRORS = """
 SELECT m.id, m.object, m.table_name, c.schema_name, c.user_id, m.state, m.state_reason, m.skipped_fields, m.verified_at,
+       m.lost_fields, m.lost_since, m.unfilled_fields, m.fields AS chosen_fields, m.row_filter, m.refresh_seconds,
+       m.next_audit_at, v.finished_at AS verification_at, v.depth, v.cause AS verification_cause, v.calculated, v.missing,
+       v.surplus, v.moved, v.rejected, v.repaired, v.nul_bytes, v.calls AS verification_calls,
        extract(epoch FROM clock_timestamp() - m.fresh_cursor) AS fresh_lag,
        extract(epoch FROM clock_timestamp() - m.settled_cursor) AS settled_lag,
        v.records AS verified_records, v.differences,
        r.id AS run_id, r.kind AS run_kind, r.stage AS run_stage, r.rows_read, r.rows_expected, r.error AS run_error
   FROM sfsync.mirrors m
   JOIN salesforce_oauth_tokens c ON c.id = m.connection_id
-  LEFT JOIN LATERAL (SELECT records, differences FROM sfsync.verifications v
+  LEFT JOIN LATERAL (SELECT * FROM sfsync.verifications v
                       WHERE v.mirror_id = m.id ORDER BY id DESC LIMIT 1) v ON true
   LEFT JOIN LATERAL (SELECT * FROM sfsync.runs r
                       WHERE r.mirror_id = m.id AND r.state IN ('ready', 'parked') ORDER BY (r.state = 'ready') DESC, id DESC LIMIT 1) r ON true
@@ -211,7 +214,11 @@ def _mirror_checks(seen: Status) -> list[Check]:
         again = f"sfsync mirror --user-id {row['user_id']} --object {row['object']}"
         if row["state"] == "paused":
             found.append(Check(name, "unhealthy", f"paused: {row['state_reason']}", again))
-        elif row["differences"]:
+        elif row["lost_since"] is not None:
+            message = f"the org no longer shows the object (since {row['lost_since']:%Y-%m-%d %H:%M}); its records stand still"
+            remedy = f"see sfsync drift --user-id {row['user_id']}; it goes on by itself when the object is back"
+            found.append(Check(name, "degraded", message, remedy))
+        elif (row["differences"] or 0) > (row["repaired"] or 0):
             found.append(
                 Check(
                     name,

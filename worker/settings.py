@@ -51,6 +51,10 @@ class Settings(BaseModel):
     poll_seconds: Seconds = 1.0  # how often each worker process asks Postgres for due work
     refresh_seconds: Seconds = 60.0  # default interval of a mirror's fresh reader
     longest_refresh_seconds: Seconds = 3600.0  # no refresh is put off longer than this while others could give
+    audit_seconds: float = Field(
+        default=21_600.0, ge=0
+    )  # between two audits of a mirror; 0: it is not audited by itself
+    sweep_seconds: Seconds = 3600.0  # the same where the object has calculated fields, which move without a stamp
     overlap_seconds: Seconds = 30.0  # how far a fresh read reaches back before its cursor
     claim_seconds: Seconds = 45.0  # a claim that is not renewed for this long may be taken by another worker
     bulk_poll_seconds: Seconds = 5.0  # longest pause between two looks at a running Bulk job; each spends a call

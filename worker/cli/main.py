@@ -20,6 +20,7 @@ COMMANDS = {
     "disconnect": ("connect", "Revoke a user's grant and forget it."),
     "mirror": ("mirror", "Mirror objects, or refresh those that are mirrored."),
     "verify": ("mirror", "Compare every record and field with the org; exit 1 when something differs."),
+    "drift": ("mirror", "Show what changed in the org's schema and was followed."),
     "status": ("status", "Show lags, verifications, active runs, actions and processes."),
     "doctor": ("status", "Look at every part; say what is wrong and what to do."),
     "actions": ("actions", "Writes to the org: list, show, retry, cancel, add."),

@@ -13,6 +13,7 @@ from models.mirror import Mirror
 from worker.log import get_logger
 from worker.mirror import bulk_read, load, store, suspects, tables
 from worker.mirror.cursor import young_since
+from worker.mirror.damage import mend
 from worker.mirror.describing import describe
 from worker.mirror.requests import request_run
 from worker.mirror.work import Work
@@ -25,6 +26,8 @@ def begin(work: Work) -> Step | None:
     """Describe; stage a table for the columns that wait."""
     if work.mirror.state != "live":
         return work.end("failed", f"{work.mirror.object} is not loaded yet: a load brings all columns")
+    if (ended := mend(work)) is not None:
+        return ended
     describe(work)
     spec, waiting = work.spec, set(work.mirror.unfilled_fields)
     fields = [field for field in spec.fields if field in waiting]

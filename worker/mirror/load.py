@@ -5,6 +5,7 @@ Stages: begin → ask → wait → pages → loaded → (staged: look →) done.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -65,7 +66,8 @@ def loaded(work: Work) -> Step | None:
 def go_live(session: Session, work: Work, **counters: int) -> None:
     """The mirror holds all that was stamped before the run's job was created; later changes are the fresh reader's."""
     cursor = max(filter(None, (work.mirror.fresh_cursor, work.began)))
-    soon = {"next_refresh_at": NOW} if work.mirror.state != "live" else {}
+    soon: dict[str, Any] = {"next_refresh_at": NOW} if work.mirror.state != "live" else {}
+    soon["has_rows"] = tables.has_rows(session, work.spec, work.schema)
     work.set_mirror(session, state="live", fresh_cursor=cursor, refreshed_at=work.began, **soon)
     work.finish(session, **counters)
 

@@ -344,25 +344,30 @@ def unseen(names: Names) -> sql.Composed:
     )
 
 
-def verdicts(names: Names, suspects_table: sql.Identifier) -> sql.Composed:
+def verdicts(names: Names, suspects_table: sql.Identifier, *, calculated: Sequence[str] = ()) -> sql.Composed:
     """Judge the suspects `ids` against a second look at them (the staged rows) and the mirror as it stands now.
 
-    What is equal by now, or was changed in the org since `since`, has moved; the rest are differences.
+    What is equal by now, or was changed in the org since `since`, has moved (a sampled record that is equal is just that);
+    the rest are differences. Those in columns of `calculated` alone are told apart: such fields move without a stamp.
     """
+    plain = [name for name in names.columns if name not in calculated]
     return names.fill(
         """
         WITH looked AS (
           SELECT u.id, s.id IS NOT NULL AND {alive} AS there, m.id IS NOT NULL AS here,
-                 s.id IS NOT NULL AND {stamp} >= %(since)s AS fresh, {differs} AS differs
+                 s.id IS NOT NULL AND {stamp} >= %(since)s AS fresh, {differs} AS differs, {plainly} AS plainly
             FROM {suspects} u LEFT JOIN {staging} s ON s.id = u.id LEFT JOIN {whole} m ON m.id = u.id
            WHERE u.id = ANY(%(ids)s))
         UPDATE {suspects} u
-           SET verdict = CASE WHEN NOT there AND NOT here OR there AND here AND NOT differs OR fresh THEN 'moved'
-                              WHEN NOT here THEN 'missing' WHEN NOT there THEN 'surplus' ELSE 'different' END
+           SET verdict = CASE WHEN there AND here AND NOT differs AND u.kind = 'sampled' THEN 'equal'
+                              WHEN NOT there AND NOT here OR there AND here AND NOT differs OR fresh THEN 'moved'
+                              WHEN NOT here THEN 'missing' WHEN NOT there THEN 'surplus'
+                              WHEN NOT plainly THEN 'calculated' ELSE 'different' END
           FROM looked WHERE looked.id = u.id
         """,
         alive=_alive(names),
         differs=_differs(names, "m", "s"),
+        plainly=_differs(names, "m", "s", plain or ["id"]),
         suspects=suspects_table,
     )
 

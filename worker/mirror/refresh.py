@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from worker.log import get_logger
 from worker.mirror import bulk_read, intake, load, store, tables
 from worker.mirror.cursor import read_began, window_start, young_since
+from worker.mirror.damage import mend
 from worker.mirror.describing import describe, is_due
 from worker.mirror.rows import to_csv
 from worker.mirror.work import NOW, Work, keep_rejects
@@ -25,6 +26,8 @@ def begin(work: Work) -> Step | None:
     """Describe now and then; set the window. An object without a stamp is read whole each time."""
     if work.mirror.state != "live" or work.mirror.fresh_cursor is None:
         return work.end("failed", f"{work.mirror.object} is not loaded yet: ask for a load")
+    if (ended := mend(work)) is not None:
+        return ended
     if is_due(work, work.deps.database.now()):
         describe(work)
     spec = work.spec

@@ -53,6 +53,7 @@ class Column:
     type: str
     id_like: bool = False
     indexed: bool = False
+    calculated: bool = False  # a formula or roll-up: it moves without a stamp
     part: int = 1  # of a table that is kept in parts
 
 
@@ -85,6 +86,11 @@ class TableSpec:
     def names(self) -> tuple[str, ...]:
         """Column names."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def calculated(self) -> tuple[str, ...]:
+        """Fields that the org works out from others: they move without a stamp."""
+        return tuple(column.field for column in self.columns if column.calculated)
 
     def has(self, field: str) -> bool:
         """Whether `field` is kept."""
@@ -151,6 +157,7 @@ def table_spec(
             type=TYPES.get(field.type, TEXT),
             id_like=field.type in IDS,
             indexed=field.type == "reference" and field.name not in WHO,
+            calculated=field.calculated,
         )
         columns.append(column)
     columns.sort(key=lambda column: column.field != "Id")

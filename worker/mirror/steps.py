@@ -166,6 +166,10 @@ def after(work: Work, error: Exception) -> Step | None:
             return _put_off(work, advice, text, counted=False)
         case RejectedError() | UnfitObjectError():
             return work.end("parked", text)
+        case (
+            psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn() | psycopg.errors.InvalidColumnReference()
+        ):
+            return work.restart(f"the mirror's table is not what it was: {text}", describe=True)  # begin mends it
         case psycopg.Error() | DBAPIError():
             return _put_off(work, None, text, counted=True)
         case _:

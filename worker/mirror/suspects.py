@@ -49,6 +49,15 @@ def _fill(session: Session, target: Target, table: str, query: sql.Composed, val
     return connection.execute(sql.SQL("INSERT INTO {} (id, kind) {}").format(name, query), values).rowcount
 
 
+def add_sample(session: Session, target: Target, table: str, size: int) -> int:
+    """Add up to `size` records of the mirror, picked by chance, so that every field of them is compared."""
+    query = sql.SQL(
+        "INSERT INTO {} (id, kind) SELECT id, 'sampled' FROM {} ORDER BY random() LIMIT %s ON CONFLICT DO NOTHING"
+    )
+    first = Names.of(target.spec, target.schema, sql.Identifier("_none"), target.columns).mirror
+    return raw(session).execute(query.format(sql.Identifier(target.schema, table), first), (size,)).rowcount
+
+
 def unjudged(session: Session, schema: str, table: str, limit: int) -> list[str]:
     """Ids of suspects that were not judged yet."""
     query = sql.SQL("SELECT id FROM {} WHERE verdict IS NULL ORDER BY id LIMIT %s")
@@ -69,7 +78,8 @@ def judge(
     lock_mirror(session, staged.mirror_id)
     columns = [*compared, *(["isdeleted"] if "isdeleted" in staged.columns and "isdeleted" not in compared else [])]
     names = Names.of(staged.spec, staged.schema, staged.staging, columns)
-    statement = statements.verdicts(names, sql.Identifier(staged.schema, table))
+    calculated = staged.spec.columns_of(staged.spec.calculated)
+    statement = statements.verdicts(names, sql.Identifier(staged.schema, table), calculated=calculated)
     raw(session).execute(statement, {"ids": list(ids), "since": since, "read": staged.read})
 
 
@@ -80,8 +90,8 @@ def counts(session: Session, schema: str, table: str) -> dict[str, int]:
 
 
 def judged(session: Session, schema: str, table: str, ids: Sequence[str]) -> dict[str, str]:
-    """The differences among `ids`: id → missing, surplus, different."""
-    query = sql.SQL("SELECT id, verdict FROM {} WHERE id = ANY(%s) AND verdict <> 'moved'")
+    """The differences among `ids`: id → missing, surplus, different, calculated."""
+    query = sql.SQL("SELECT id, verdict FROM {} WHERE id = ANY(%s) AND verdict NOT IN ('moved', 'equal')")
     return dict(raw(session).execute(query.format(sql.Identifier(schema, table)), (list(ids),)).fetchall())
 
 

@@ -16,8 +16,10 @@ from worker.errors import TransientError
 from worker.log import get_logger
 from worker.mirror import bulk_read, by_id, intake, load, store, suspects, tables
 from worker.mirror.cursor import young_since
+from worker.mirror.damage import mend
 from worker.mirror.describing import describe
 from worker.mirror.requests import request_run
+from worker.mirror.schema import TableSpec
 from worker.mirror.store import Target
 from worker.mirror.work import NOW, Work
 from worker.salesforce.limits import COLLECTION_RETRIEVE_IDS
@@ -26,6 +28,9 @@ from worker.steps import Done, Step
 log = get_logger(__name__)
 
 PER_USER = {"LastViewedDate", "LastReferencedDate"}  # of the reading user, and moved by reading: no data of the record
+DIFFERENT = ("different", "calculated")
+AUDIT_SAMPLE = 1000  # records of a large mirror of which an audit compares every field
+WHOLE_AUDIT_VALUES = 2_000_000  # records × fields: up to here an audit compares everything, which is about one page
 DETAILS = 20  # differences that are kept with their values
 
 
@@ -33,16 +38,35 @@ def begin(work: Work) -> Step | None:
     """Describe; stage a copy beside the mirror. `quick` reads ids and stamps only."""
     if work.mirror.state != "live":
         return work.end("failed", f"{work.mirror.object} is not loaded yet: there is nothing to verify")
+    if (ended := mend(work)) is not None:
+        return ended
     describe(work)
     if work.mirror.unfilled_fields:
         return _fill_first(work)
     spec, staging = work.spec, f"_staging_{work.run.id}"
-    quick = [name for name in ("Id", spec.stamp) if name]
-    columns = quick if work.run.options.get("quick") else list(spec.fields)
     with work.deps.database.transaction() as session:
+        options = _depth(session, work)
         tables.make_staging(session, spec, work.schema, staging)
-        work.set(session, stage="ask", columns=columns, staging=staging)
+        work.set(session, stage="ask", columns=_columns(spec, options), staging=staging, options=options)
     return None
+
+
+def _depth(session: Session, work: Work) -> dict[str, Any]:
+    """The run's options with its depth decided: an audit of a small mirror compares everything."""
+    options = dict(work.run.options)
+    if options.get("audit"):
+        values = tables.estimate(session, work.spec, work.schema) * len(work.spec.fields)
+        options["sample"] = 0 if values <= WHOLE_AUDIT_VALUES else AUDIT_SAMPLE
+    return options
+
+
+def _columns(spec: TableSpec, options: dict[str, Any]) -> list[str]:
+    """Fields to read of every record: all, or with `quick` what tells versions apart, or with `sample` also what moves
+    without a stamp."""
+    versions = [name for name in ("Id", spec.stamp) if name]
+    if options.get("quick"):
+        return versions
+    return list(dict.fromkeys([*versions, *spec.calculated])) if options.get("sample") else list(spec.fields)
 
 
 def _fill_first(work: Work) -> Step | None:
@@ -64,8 +88,15 @@ ask = load.ask  # every record that is not deleted, archived ones included
 
 
 def compared(work: Work) -> list[str]:
-    """Names of the columns that are compared."""
+    """Names of the columns that are compared of every record."""
     return [name.lower() for name in work.run.columns or () if name not in PER_USER]
+
+
+def _judged(work: Work) -> list[str]:
+    """Names of the columns that decide about a suspect: with a sample, whatever the record has."""
+    if not work.run.options.get("sample"):
+        return compared(work)
+    return [name.lower() for name in work.spec.fields if name not in PER_USER]
 
 
 def loaded(work: Work) -> Step | None:
@@ -74,11 +105,12 @@ def loaded(work: Work) -> Step | None:
     with work.deps.database.transaction() as session:
         bulk_read.check_staged(session, work)
         found = suspects.make(session, target, work.suspects, compared=compared(work))
+        sampled = suspects.add_sample(session, target, work.suspects, int(work.run.options.get("sample") or 0))
         assert work.run.staging is not None
         records = tables.count(session, work.schema, work.run.staging)
         tables.drop_table(session, work.schema, work.run.staging)
-        options = work.option(suspects=found, records=records, after=work.number_read(session))
-        work.set(session, stage="refresh" if found else "report", options=options, attempts=0)
+        options = work.option(suspects=found + sampled, records=records, after=work.number_read(session))
+        work.set(session, stage="refresh" if found + sampled else "report", options=options, attempts=0)
     log.info("mirror.compared", object=work.mirror.object, records=records, suspects=found)
     return None
 
@@ -119,7 +151,8 @@ def confirm(work: Work) -> Step | None:
 def _confirm_some(work: Work) -> bool:
     repairing = bool(work.run.options.get("repair"))
     spec = work.spec
-    fields = list(spec.fields) if repairing else list(dict.fromkeys([*(work.run.columns or ()), *_deleted_flag(work)]))
+    whole = repairing or bool(work.run.options.get("sample"))
+    fields = list(spec.fields) if whole else list(dict.fromkeys([*(work.run.columns or ()), *_deleted_flag(work)]))
     with work.deps.database.transaction() as session:
         ids = suspects.unjudged(session, work.schema, work.suspects, COLLECTION_RETRIEVE_IDS)
         number = work.number_read(session)
@@ -131,7 +164,7 @@ def _confirm_some(work: Work) -> bool:
     assert work.mirror.fresh_cursor is not None
     with work.deps.database.transaction() as session:
         staged, _ = intake.look(session, target, found.data)
-        suspects.judge(session, staged, work.suspects, ids, compared=compared(work), since=work.mirror.fresh_cursor)
+        suspects.judge(session, staged, work.suspects, ids, compared=_judged(work), since=work.mirror.fresh_cursor)
         wrong = suspects.judged(session, work.schema, work.suspects, ids)
         options = work.option(details=_details(session, work, staged, wrong))
         if repairing:
@@ -148,7 +181,7 @@ def _details(session: Session, work: Work, staged: Target, wrong: dict[str, str]
     """The first differences of the run: {"id", "kind", "fields"}."""
     details: list[dict[str, Any]] = list(work.run.options.get("details", []))
     for record_id, kind in list(wrong.items())[: DETAILS - len(details)]:
-        fields = suspects.differing(session, staged, record_id, compared(work)) if kind == "different" else []
+        fields = suspects.differing(session, staged, record_id, _judged(work)) if kind in DIFFERENT else []
         details.append({"id": record_id, "kind": kind, "fields": fields})
     return details
 
@@ -167,12 +200,13 @@ def report(work: Work) -> Step | None:
     with work.deps.database.transaction() as session:
         counts = bulk_read.check_suspects(session, work)
         missing, surplus = counts.get("missing", 0) + work.run.rows_rejected, counts.get("surplus", 0)
-        differences = missing + surplus + counts.get("different", 0)
+        calculated = counts.get("calculated", 0)
+        differences = missing + surplus + calculated + counts.get("different", 0)
         session.add(
             Verification(
                 mirror_id=work.mirror.id,
                 run_id=work.run.id,
-                depth="quick" if options.get("quick") else "full",
+                depth="quick" if options.get("quick") else "sample" if options.get("sample") else "full",
                 started_at=work.run.started_at or work.run.created_at,
                 finished_at=NOW,
                 records=options["records"] + work.run.rows_rejected,
@@ -183,13 +217,15 @@ def report(work: Work) -> Step | None:
                 moved=counts.get("moved", 0),
                 repaired=options.get("repaired", 0),
                 calls=work.run.calls + work.uncounted,
+                calculated=calculated,
                 rejected=work.run.rows_rejected,
                 nul_bytes=work.run.nul_bytes,
                 cause=work.run.cause,
                 details=options.get("details", []),
             )
         )
-        work.set_mirror(session, verified_at=work.began)
+        rows = tables.has_rows(session, work.spec, work.schema)
+        work.set_mirror(session, verified_at=work.began, has_rows=rows)
         work.finish(session)
     log.info("mirror.verified", object=work.mirror.object, records=options["records"], differences=differences)
     return Done()

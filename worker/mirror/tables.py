@@ -72,11 +72,16 @@ def empty_table(session: Session, spec: TableSpec, schema: str) -> None:
     """Before a first load: no rows of an earlier attempt, no tombstones of an earlier mirror."""
     connection = raw(session)
     tombstones = sql.Identifier(schema, ddl.TOMBSTONES)
-    connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(_tables(spec, schema))))
+    connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(holding(spec, schema))))
     connection.execute(sql.SQL("DELETE FROM {} WHERE object = %s").format(tombstones), (spec.object,))
 
 
-def _tables(spec: TableSpec, schema: str) -> list[sql.Identifier]:
+def stands(session: Session, table: sql.Identifier) -> bool:
+    """Whether there is such a table."""
+    return bool(wide.columns(raw(session), table))
+
+
+def holding(spec: TableSpec, schema: str) -> list[sql.Identifier]:
     """The tables that hold a mirror's rows."""
     table = sql.Identifier(schema, spec.table)
     return [table] if spec.parts == 1 else [part_of(table, number) for number in range(1, spec.parts + 1)]
@@ -174,6 +179,24 @@ def count(session: Session, schema: str, table: str) -> int:
     return int(row[0]) if row else 0
 
 
+def has_rows(session: Session, spec: TableSpec, schema: str) -> bool:
+    """Whether a mirror holds any record."""
+    first = holding(spec, schema)[0]
+    row = raw(session).execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(first)).fetchone()
+    return bool(row and row[0])
+
+
+def estimate(session: Session, spec: TableSpec, schema: str) -> int:
+    """About how many rows a mirror has: as Postgres last counted, or as counted now where it never did."""
+    first = holding(spec, schema)[0]
+    query = "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)"
+    row = raw(session).execute(query, (first.as_string(None),)).fetchone()
+    if row is not None and row[0] >= 0:
+        return int(row[0])
+    counted = raw(session).execute(sql.SQL("SELECT count(*) FROM {}").format(first)).fetchone()
+    return int(counted[0]) if counted else 0
+
+
 def finish_table(session: Session, spec: TableSpec, schema: str) -> None:
     """After a first load: what left meanwhile, the secondary indexes, statistics."""
     connection = raw(session)
@@ -182,4 +205,4 @@ def finish_table(session: Session, spec: TableSpec, schema: str) -> None:
     number_rows(session, spec, schema, None)
     for statement in ddl.index_plan(spec, schema=schema):
         connection.execute(statement)
-    connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(_tables(spec, schema))))
+    connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(holding(spec, schema))))
