@@ -175,6 +175,9 @@ def _remove(rt: Runtime, user_id: str, objects: Sequence[str], *, drop: bool | N
             if name.lower() not in known:
                 raise fail(f"{name} is not mirrored{choice.nearest(name, known)}", Exit.REFUSED)
         for name in objects:
+            choice.stop(session, known[name.lower()])
+    with rt.database.transaction() as session:
+        for name in objects:
             choice.remove(session, known[name.lower()], drop=drop)
     if as_json:
         show_json({"removed": list(objects), "tables": "dropped" if drop else "kept"})

@@ -1,7 +1,7 @@
 """`sfsync status` and `sfsync doctor`: how fresh, how busy, what is wrong and what to do."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,6 +60,9 @@ def status(user_id: ForUser = None, as_json: Json = False) -> None:
             for m in seen.mirrors
         ],
     )
+    for mirror in seen.mirrors:
+        for note in _notes(mirror):
+            console.print(f"{mirror['user_id']} {mirror['object']}: {note}", highlight=False)
     if seen.actions:
         rows = [(a["state"], a["count"], age(a["oldest_seconds"])) for a in seen.actions]
         show_table("Actions", ("state", "#count", "#oldest"), rows)
@@ -72,6 +75,22 @@ def status(user_id: ForUser = None, as_json: Json = False) -> None:
             if p["alive"]
         ],
     )
+
+
+def _notes(mirror: dict[str, Any]) -> list[str]:
+    """What a reader of the tables should know of a mirror."""
+    lost, filling, skipped = (", ".join(mirror[name]) for name in ("lost_fields", "unfilled_fields", "skipped_fields"))
+    since = mirror["lost_since"]
+    notes = {
+        f"the org no longer shows it since {since}: its records stand still": since,
+        f"the org no longer shows {lost}: these columns stand still": lost,
+        f"columns that are being filled: {filling}": filling,
+        f"binary, not mirrored: {skipped}": skipped,
+        f"{mirror['repaired']} of the differences were repaired": mirror["repaired"],
+        f"{mirror['rejected']} records that no column can hold are in sfsync.rejects": mirror["rejected"],
+        f"{mirror['nul_bytes']} NUL bytes could not be kept": mirror["nul_bytes"],
+    }
+    return [text for text, holds in notes.items() if holds]
 
 
 def _run(mirror: dict[str, object]) -> str | None:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from models.connection import Connection
-from models.mirror import Drift, Mirror, Run, read_numbers
+from models.mirror import Drift, Mirror, Run, RunPage, claim_tokens, read_numbers
 from worker.db import raw
 from worker.errors import NotFoundError, RejectedError, SettingsError
 from worker.mirror import ddl, tables
@@ -132,16 +132,30 @@ def _spec(mirror: Mirror) -> TableSpec | None:
     return table_spec(parse(mirror.describe), chosen=mirror.fields, table=mirror.table_name, layout=mirror.layout)
 
 
+def stop(session: Session, mirror_id: int) -> None:
+    """Before a removal, in a transaction of its own: no new runs, and those under way lose their claims, cut off their calls
+    and let go of the table."""
+    session.execute(
+        update(Mirror).where(Mirror.id == mirror_id).values(state="paused", state_reason="it is being removed")
+    )
+    token = claim_tokens.next_value()
+    ended = {"state": "failed", "error": "the mirror is being removed", "finished_at": func.clock_timestamp()}
+    mine = select(Run.id).where(Run.mirror_id == mirror_id)
+    session.execute(update(RunPage).where(RunPage.run_id.in_(mine)).values(claim_token=token))
+    session.execute(
+        update(Run).where(Run.mirror_id == mirror_id, Run.state == "ready").values(claim_token=token, **ended)
+    )
+
+
 def remove(session: Session, mirror_id: int, *, drop: bool) -> None:
-    """Stop mirroring; with `drop`, the table, its tombstones and rejects go too. A run under way finds itself without a row
-    to write to, and ends.
+    """Stop mirroring (see stop); with `drop`, the table, its tombstones and rejects go too. A run under way finds itself
+    without a row to write to, and ends.
 
     Tables first, then rows: the order in which a page's transaction takes its locks, so neither can wait for the other.
     """
     mirror = session.get_one(Mirror, mirror_id)
     schema = session.get_one(Connection, mirror.connection_id).schema_name
-    runs = session.scalars(select(Run).where(Run.mirror_id == mirror_id, Run.state.in_(("ready", "parked")))).all()
-    for run in runs:
+    for run in session.scalars(select(Run).where(Run.mirror_id == mirror_id, Run.staging.is_not(None))).all():
         tables.drop_table(session, schema, run.staging)
         tables.drop_table(session, schema, f"_suspects_{run.id}")
     if drop:
