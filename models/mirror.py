@@ -71,7 +71,7 @@ class Mirror(Base):
     unfilled_fields: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))  # wait for a back-fill
     layout: Mapped[dict[str, int]] = mapped_column(
         JSONB, server_default=text("'{}'::jsonb")
-    )  # column → part, of wide ones
+    )  # column → part of the table
     unfilled_number: Mapped[int | None] = mapped_column(BigInteger)  # a read with a greater number fills them
     columns: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # that a read must bring now; None: not described
     lost_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org no longer shows the object

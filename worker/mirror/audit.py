@@ -26,7 +26,7 @@ SELECT m.id, m.object, m.connection_id, m.next_audit_at,
        coalesce(m.audit_seconds, CASE WHEN jsonb_path_exists(m.describe, '$.fields[*] ? (@.calculated == true)')
                                       THEN least(:sweep, :audit) ELSE :audit END) AS seconds
   FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
- WHERE m.state = 'live' AND m.lost_since IS NULL AND m.audit_seconds IS DISTINCT FROM 0
+ WHERE m.state = 'live' AND m.lost_since IS NULL AND coalesce(m.audit_seconds, :audit) > 0
    AND (m.next_audit_at IS NULL OR m.next_audit_at <= :now)
  ORDER BY m.next_audit_at LIMIT 20 FOR UPDATE OF m SKIP LOCKED
 """
@@ -57,8 +57,6 @@ def schedule_audits(
     """
     runs = []
     for row in session.execute(text(DUE), {"now": now, "audit": audit_seconds, "sweep": sweep_seconds}).mappings():
-        if row["seconds"] <= 0:
-            continue
         interval = timedelta(seconds=row["seconds"])
         if row["next_audit_at"] is None:
             session.execute(text(PLAN), {"id": row["id"], "at": now + interval * _place(row["id"])})

@@ -114,7 +114,7 @@ def _choose_fields(session: Session, mirror: Mirror, fields: Sequence[str]) -> N
     schema = session.get_one(Connection, mirror.connection_id).schema_name
     tables.ensure_table(session, after, schema)
     mirror.columns = list(after.names)
-    mirror.layout = tables.layout(session, schema, after.table) if after.parts > 1 else {}
+    mirror.layout = tables.layout(session, schema, after.table)
     came = [field for field in after.fields if not before.has(field)]
     session.add_all(Drift(mirror_id=mirror.id, field=field, change="chosen") for field in came)
     left = [field for field in before.fields if not after.has(field)]

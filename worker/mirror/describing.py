@@ -59,7 +59,7 @@ def describe(work: Work) -> None:
                 lost_fields=lost,
             )
             tables.ensure_table(session, spec, work.schema)
-            work.set_mirror(session, layout=_layout(session, work, spec))
+            work.set_mirror(session, layout=tables.layout(session, work.schema, spec.table))
             tables.mark_lost(session, spec, work.schema, lost)
         else:
             spec = work.spec
@@ -153,11 +153,6 @@ def _spec(session: Session, work: Work, now: ObjectDescribe) -> TableSpec:
         if work.mirror.state != "live":
             raise
         raise LostObjectError(str(error)) from error
-
-
-def _layout(session: Session, work: Work, spec: TableSpec) -> dict[str, int]:
-    """Where the columns of a table in parts are; nothing is kept of a plain table."""
-    return tables.layout(session, work.schema, spec.table) if spec.parts > 1 else {}
 
 
 def _follow(session: Session, work: Work, now: ObjectDescribe, spec: TableSpec) -> list[str]:

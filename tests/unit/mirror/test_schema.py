@@ -4,7 +4,7 @@ import pytest
 from psycopg import sql
 
 from worker.mirror import ddl
-from worker.mirror.schema import Change, UnfitObjectError, changes, table_spec
+from worker.mirror.schema import Change, UnfitObjectError, changes, meanings, table_spec
 from worker.salesforce.describe import ObjectDescribe, parse
 
 
@@ -108,3 +108,33 @@ def test_index_names_fit_and_differ() -> None:
     assert max(map(len, names)) <= 63
     assert ddl.index_name("a", ["b"]) == "ix_a_b"
     assert isinstance(ddl.widen(sql.Identifier("t"), "c", "text"), sql.Composed)
+
+
+def test_a_wide_object_is_spread_over_parts_and_its_columns_keep_their_places() -> None:
+    fields = {"Id": "id", "SystemModstamp": "datetime", **{f"F{n}__c": "string" for n in range(800)}}
+    spec = table_spec(described(fields))
+    assert spec.parts == 3
+    assert {"id", "systemmodstamp"} <= set(spec.part(1))
+    places = {column.name: column.part for column in spec.columns}
+    grown = table_spec(described({"New__c": "string", **fields}), layout=places)
+    assert {column.name: column.part for column in grown.columns} == {"new__c": 3, **places}
+    shrunk = table_spec(described({"Id": "id", "SystemModstamp": "datetime"}), layout=places)
+    assert (shrunk.parts, len(shrunk.columns)) == (3, 2)
+
+
+def test_a_table_that_stands_in_one_piece_stays_so() -> None:
+    fields = {"Id": "id", **{f"F{n}__c": "string" for n in range(600)}}
+    assert table_spec(described(fields), layout=dict.fromkeys(map(str.lower, fields), 1)).parts == 1
+
+
+def test_changes_of_what_a_field_may_hold_are_told() -> None:
+    def one(**words: object) -> ObjectDescribe:
+        return parse({"name": "Thing", "fields": [{"name": "F__c", "type": "picklist", **words}]})
+
+    before = one(length=40, picklistValues=[{"value": "A", "active": True}, {"value": "B", "active": True}])
+    after = one(length=80, picklistValues=[{"value": "A", "active": True}, {"value": "B", "active": False}])
+    assert meanings(before, after) == [
+        Change("F__c", "picklist", "− B"),
+        Change("F__c", "resized", "length 40 → 80"),
+    ]
+    assert meanings(after, after) == []
