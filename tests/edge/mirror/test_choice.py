@@ -32,3 +32,17 @@ def test_a_mirror_that_is_removed_in_the_middle_of_a_load_leaves_nothing(tmp_pat
         assert world.query("SELECT count(*) FROM sfsync.runs") == [(0,)]
         world.do("Account")  # and it can be mirrored again
         assert world.verify("Account")["differences"] == 0
+
+
+def test_a_table_that_was_kept_is_taken_up_again(tmp_path: Path, database: Database) -> None:
+    with start_org(tmp_path / "org", seed="Account=50") as org, make_world(org, database) as world:
+        world.do("Account")
+        with database.transaction() as session:
+            choice.stop(session, world.query("SELECT id FROM sfsync.mirrors")[0][0])
+        with database.transaction() as session:
+            choice.remove(session, world.query("SELECT id FROM sfsync.mirrors")[0][0], drop=False)
+        assert world.query("SELECT count(*) FROM salesforce.account") == [(50,)]
+        org.control.purge_rows("Account", ids=org.control.delete_rows("Account", count=5))
+        world.do("Account")
+        assert world.query("SELECT count(*) FROM salesforce.account") == [(45,)]
+        assert world.verify("Account")["differences"] == 0
