@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Integer, Text, func, text
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Float, ForeignKey, Index, Integer, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Created, Key, one_of
 
-GRANTS = ("authorization_code", "refresh_token", "client_credentials")
+GRANTS = ("authorization_code", "refresh_token", "client_credentials", "jwt_bearer")
 CONNECTION_STATES = ("active", "revoked", "disconnected")
 
 
@@ -47,6 +47,11 @@ class Connection(Base):
         CheckConstraint(one_of("state", *CONNECTION_STATES), name="state"),
         CheckConstraint(one_of("grant_type", *GRANTS), name="grant_type"),
         CheckConstraint("state <> 'active' OR access_token IS NOT NULL", name="active_has_token"),
+        CheckConstraint(
+            "(grant_type = 'jwt_bearer' AND state <> 'disconnected') <= (jwt_key IS NOT NULL AND username IS NOT NULL)",
+            name="jwt_has_key",
+        ),
+        Index("ix_salesforce_oauth_tokens_renew_at", "renew_at", postgresql_where=text("state = 'active'")),
         {"schema": "public"},
     )
 
@@ -71,6 +76,10 @@ class Connection(Base):
     state: Mapped[str] = mapped_column(Text, server_default="active")
     state_reason: Mapped[str | None] = mapped_column(Text)
     issued_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time
+    jwt_key: Mapped[str | None] = mapped_column(Text)  # ciphertext of the private key that signs for this user
+    renewed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # our time
+    renew_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # None: only when the org refuses it
+    session_seconds: Mapped[float | None] = mapped_column(Float)  # how long sessions last, learnt from those that ended
     token_version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
 
 
@@ -86,6 +95,7 @@ class Renewal(Base):
             "outcome IS NULL OR " + one_of("outcome", "renewed", "busy", "revoked", "failed", "unknown"), name="outcome"
         ),
         CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
+        Index("ix_renewals_open", "started_at", postgresql_where=text("outcome IS NULL")),
     )
 
     id: Mapped[Key]

@@ -23,6 +23,7 @@ ROUTES = {
     "actions.deliver": {"queue": "actions"},
     "upkeep.tick": {"queue": "upkeep"},
     "tokens.keep_alive": {"queue": "upkeep"},
+    "tokens.renew": {"queue": "upkeep"},
     "triggers.fire_due": {"queue": "upkeep"},
     "triggers.fire": {"queue": "upkeep"},
     "mirror.step": {"queue": "backfill"},  # wake-ups name the run's lane themselves

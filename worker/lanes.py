@@ -17,7 +17,6 @@ from worker.actions.deps import DELIVER
 from worker.actions.due import due_queues
 from worker.actions.upkeep import upkeep as actions_upkeep
 from worker.budget import plan as planning
-from worker.errors import SyncError
 from worker.log import get_logger
 from worker.mirror import steps
 from worker.mirror.audit import schedule_audits
@@ -25,7 +24,7 @@ from worker.mirror.deps import PAGE, STEP
 from worker.mirror.due import due_pages, due_runs, schedule_refreshes
 from worker.runtime import Runtime
 from worker.steps import Busy, Step
-from worker.tokens.renew import idle_connections, keep_alive
+from worker.tokens.early import due_renewals, forget_attempts, renew_early
 from worker.triggers import fire
 from worker.triggers import store as trigger_store
 from worker.triggers.deps import FIRE, FIRE_DUE
@@ -36,6 +35,7 @@ UPKEEP = "upkeep.tick"
 KEEP_ALIVE = "tokens.keep_alive"
 PLAN = "budget.plan"
 LIMITS = "budget.limits"
+RENEW = "tokens.renew"
 MEND = "actions.mend"
 HOUSEWORK: Mapping[str, float] = MappingProxyType(  # of the lane `upkeep` → least seconds between two times
     {UPKEEP: 0.0, FIRE_DUE: 0.0, PLAN: 15.0, MEND: 30.0, LIMITS: 60.0, KEEP_ALIVE: 3600.0}
@@ -45,6 +45,8 @@ SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 UPKEEP_LOCK = 0x5F5D  # an advisory lock: one upkeep at a time is enough
 FORGET_AFTER = "1 day"
+KEEP_ATTEMPTS = timedelta(days=30)  # of renewals, for people who look what happened
+RENEWALS_OF_A_TICK = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Due:
 def due(session: Session, lane: str, limit: int) -> list[Due]:
     """Rows that are due in a lane now, in the order of their orgs' turns, at most `limit`."""
     if lane == "upkeep":  # and see HOUSEWORK: most of its work is in no row
-        return [Due(FIRE, row_id) for row_id in fire.due_firings(session, limit)]
+        firings = [Due(FIRE, row_id) for row_id in fire.due_firings(session, limit)]
+        return [*firings, *(Due(RENEW, row_id) for row_id in due_renewals(session, limit))][:limit]
     if lane == "actions":
         return [Due(DELIVER, row.id, row.org, row.deep) for row in due_queues(session, limit)]
     runs = [Due(STEP, row.id, row.org) for row in due_runs(session, lane, limit)]
@@ -100,14 +103,12 @@ def mend(rt: Runtime) -> Step:
 
 
 def keep_tokens_alive(rt: Runtime) -> Step:
-    """Use the refresh tokens that nobody used for long, before the org ends them."""
+    """Renew the tokens whose time has come (the poller does the same, each by itself), and forget old attempts."""
     with rt.database.transaction() as session:
-        idle = idle_connections(session)
-    for connection_id in idle:
-        try:
-            keep_alive(rt.database, rt.vault, rt.settings, connection_id)
-        except SyncError as error:
-            log.warning("token.not_kept_alive", connection=connection_id, error=str(error))
+        forget_attempts(session, KEEP_ATTEMPTS)
+        due = due_renewals(session, RENEWALS_OF_A_TICK)
+    for connection_id in due:
+        renew_early(rt.tokens(connection_id))
     return Busy()
 
 
@@ -144,6 +145,7 @@ STEPS: Mapping[str, Callable[[Runtime, int], Step]] = MappingProxyType(
         MEND: lambda rt, _: mend(rt),
         PLAN: lambda rt, _: plan(rt),
         LIMITS: lambda rt, _: ask_limits(rt),
+        RENEW: lambda rt, row_id: renew_early(rt.tokens(row_id)),
         KEEP_ALIVE: lambda rt, _: keep_tokens_alive(rt),
     }
 )

@@ -69,6 +69,7 @@ def test_the_tasks_have_their_fixed_names_and_lanes() -> None:
         "actions.deliver",
         "upkeep.tick",
         "tokens.keep_alive",
+        "tokens.renew",
         "triggers.fire",
         "triggers.fire_due",
     }

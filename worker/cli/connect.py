@@ -5,6 +5,7 @@ import time
 import webbrowser
 from dataclasses import asdict
 from getpass import getpass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ from worker.tokens.connect import (
     Target,
     begin_authorization,
     connect_with_client_credentials,
+    connect_with_jwt,
     connect_with_refresh_token,
     end_connection,
     finish_authorization,
@@ -32,6 +34,10 @@ from worker.tokens.vault import Vault
 
 Stdin = Annotated[bool, typer.Option("--refresh-token-stdin", help="Read a refresh token from standard input.")]
 ByApp = Annotated[bool, typer.Option("--client-credentials", help="Connect as the app's own user: best for servers.")]
+JwtKey = Annotated[
+    Path | None, typer.Option("--jwt-key", help="Sign in by this RSA private key (PEM file; - for stdin): for servers.")
+]
+Username = Annotated[str | None, typer.Option("--username", help="With --jwt-key: the org's user to act as.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")]
 Schema = Annotated[str | None, typer.Option("--schema", help="Postgres schema for the mirrors (default: salesforce).")]
 Environment = Annotated[str, typer.Option("--environment", help="production or sandbox.")]
@@ -49,19 +55,25 @@ def connect(
     user_id: UserId,
     refresh_token_stdin: Stdin = False,
     client_credentials: ByApp = False,
+    jwt_key: JwtKey = None,
+    username: Username = None,
     no_browser: NoBrowser = False,
     schema: Schema = None,
     environment: Environment = "production",
     login_url: LoginUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Connect a user to a Salesforce org: by the browser, by a refresh token, or as the app itself."""
-    if refresh_token_stdin and client_credentials:
-        raise fail("choose one of --refresh-token-stdin and --client-credentials", Exit.USAGE)
+    """Connect a user to a Salesforce org: by the browser, a refresh token, a key, or as the app itself."""
+    if refresh_token_stdin + client_credentials + (jwt_key is not None) > 1:
+        raise fail("choose one of --refresh-token-stdin, --client-credentials and --jwt-key", Exit.USAGE)
+    if (jwt_key is None) != (username is None):
+        raise fail("--jwt-key and --username go together: whose key, and as whom", Exit.USAGE)
     settings, database, vault = _open()
     target = Target(user_id, environment, login_url, schema)
     if client_credentials:
         done = connect_with_client_credentials(database, vault, settings, target)
+    elif jwt_key is not None and username is not None:
+        done = connect_with_jwt(database, vault, settings, target, username, _read_key(jwt_key))
     elif refresh_token_stdin:
         done = connect_with_refresh_token(database, vault, settings, target, _read_token())
     else:
@@ -95,6 +107,13 @@ def _read_token() -> str:
     if not token or any(char.isspace() for char in token):
         raise fail("standard input holds no refresh token (one line, nothing else)", Exit.USAGE)
     return token
+
+
+def _read_key(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise fail(f"--jwt-key: cannot read {file} ({error})", Exit.USAGE) from None
 
 
 def _by_browser(

@@ -24,6 +24,7 @@ from worker.salesforce.transport import BROKEN, Call, Deadline, HttpOptions
 TOKEN_SECONDS = 15.0  # whole deadline of one token request; less than the patience of those who wait for its row lock
 IDENTITY_SECONDS = 15.0
 SCOPE = "api refresh_token id"
+JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 BUSY = "already being processed"  # invalid_grant with this text is no refusal: another request holds the same token
 
 
@@ -127,6 +128,11 @@ def client_credentials(options: HttpOptions, login_url: str, app: App) -> Grant:
         return _token(options, login_url, form, auth=(app.client_id, app.client_secret))
     except AppRefusedError:
         return _token(options, login_url, {**form, **_credentials(app)})
+
+
+def jwt_bearer(options: HttpOptions, login_url: str, signed: str) -> Grant:
+    """A signed assertion (worker.salesforce.assertion) → an access token, never a refresh token. Nothing is spent by asking again."""
+    return _token(options, login_url, {"grant_type": JWT_GRANT, "assertion": signed})
 
 
 def revoke(options: HttpOptions, login_url: str, token: str) -> bool:
@@ -274,7 +280,14 @@ APP_ERRORS = frozenset(
         "invalid_scope",
     }
 )
+# invalid_grant with one of these is a mistake in how we ask (key, audience, clock), not the end of a grant.
+MISTAKES = ("invalid assertion", "audience is invalid", "expired assertion", "activation secret invalid")
 PASSING_ERRORS = frozenset({"rate_limit_exceeded", "unknown_error", "server_error", "temporarily_unavailable"})
+
+
+def _secret(code: str) -> str:
+    """What, beside the client id, proves that it is us."""
+    return "the key and its certificate in the app" if code == "invalid_grant" else "SALESFORCE_CLIENT_SECRET"
 
 
 def _classify(status: int, body: Mapping[str, Any], login_url: str) -> SyncError:
@@ -285,10 +298,8 @@ def _classify(status: int, body: Mapping[str, Any], login_url: str) -> SyncError
     host = _host(login_url)
     if code == "invalid_grant" and BUSY in description:
         return BusyError(text, code="TOKEN_BUSY", retry_after=timedelta(seconds=2))
-    if code in APP_ERRORS:
-        return AppRefusedError(
-            f"{host} refuses the app ({text}); look at SALESFORCE_CLIENT_ID and SALESFORCE_CLIENT_SECRET"
-        )
+    if code in APP_ERRORS or (code == "invalid_grant" and any(one in description for one in MISTAKES)):
+        return AppRefusedError(f"{host} refuses the app ({text}); look at SALESFORCE_CLIENT_ID and {_secret(code)}")
     if code in PASSING_ERRORS or status in (420, 429):
         return TransientError(f"{host}: {text}", code=code or f"HTTP_{status}", retry_after=timedelta(seconds=30))
     if status >= 500 or status == 200:

@@ -5,8 +5,8 @@ Used by the command line and by the shim. Nothing here returns or logs a token.
 
 import hashlib
 import secrets
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import sql
@@ -17,12 +17,21 @@ from models.mirror import Mirror
 from worker.db import Database, raw
 from worker.errors import DisconnectedError, SettingsError, SyncError
 from worker.log import blank, get_logger
-from worker.salesforce import oauth, rest, soql
+from worker.salesforce import assertion, oauth, rest, soql
 from worker.salesforce.client import AccessToken, OrgClient, http_options
 from worker.salesforce.hosts import check_login_url
 from worker.salesforce.oauth import Grant, Identity
 from worker.settings import Settings
-from worker.tokens.grants import TABLE, app, check_target, find_connection, lock, store_connection, unfinished_actions
+from worker.tokens.grants import (
+    TABLE,
+    app,
+    check_target,
+    find_connection,
+    lock,
+    put_expiry,
+    store_connection,
+    unfinished_actions,
+)
 from worker.tokens.vault import Vault
 
 log = get_logger(__name__)
@@ -79,6 +88,14 @@ class Disconnected:
     problem: str | None
     dropped_schema: str | None
     unfinished_actions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signs in by a key."""
+
+    username: str
+    key: str = field(repr=False)
 
 
 def login_url_of(settings: Settings, target: Target) -> str:
@@ -193,6 +210,29 @@ def connect_with_client_credentials(database: Database, vault: Vault, settings: 
     return _store(database, vault, settings, target, login_url, grant, "client_credentials")
 
 
+def connect_with_jwt(
+    database: Database, vault: Vault, settings: Settings, target: Target, username: str, key: str
+) -> Connected:
+    """Connect as `username` by a key whose certificate is in the app: no person consents, nothing rotates.
+
+    `key` is an RSA private key in PEM form; it is stored encrypted.
+    """
+    _check_app(settings)
+    assertion.check_key(key)
+    login_url = login_url_of(settings, target)
+    with database.transaction() as session:
+        check_target(session, target.user_id, target.schema_name)
+    signed = assertion.sign(
+        key,
+        client_id=settings.salesforce_client_id,
+        username=username,
+        audience=assertion.audience(login_url, target.environment),
+        now=datetime.now(UTC),
+    )
+    grant = oauth.jwt_bearer(http_options(settings), login_url, signed)
+    return _store(database, vault, settings, target, login_url, grant, "jwt_bearer", Signer(username, key))
+
+
 def end_connection(
     database: Database, vault: Vault, settings: Settings, user_id: str, *, revoke: bool = True, keep_data: bool = False
 ) -> Disconnected:
@@ -208,7 +248,7 @@ def end_connection(
             raise DisconnectedError(f"there is no connection of {user_id}")
         revoked, problem = _revoke(vault, settings, row) if revoke else (False, None)
         row.state, row.state_reason = "disconnected", "on request"
-        row.access_token = row.refresh_token = row.expires_at = None
+        row.access_token = row.refresh_token = row.jwt_key = row.expires_at = row.renew_at = None
         row.token_version = row.token_version + 1
         waiting = unfinished_actions(session, row.id)
     if not keep_data:
@@ -245,9 +285,12 @@ def _store(
     login_url: str,
     grant: Grant,
     grant_type: str,
+    signer: Signer | None = None,
 ) -> Connected:
     options = http_options(settings)
     who = oauth.identity(options, grant)
+    if signer is not None:  # the name that is signed for is the one to keep
+        who = replace(who, username=signer.username)
     with database.transaction() as session:
         row = store_connection(
             session,
@@ -259,6 +302,7 @@ def _store(
             login_url=login_url,
             environment=target.environment,
             schema_name=target.schema_name,
+            jwt_key=signer.key if signer is not None else None,
         )
     _complete(database, settings, row, grant, who)
     log.info("connection.made", user=row.user_id, org=row.organization_id, grant=grant_type)
@@ -280,13 +324,12 @@ def shown(row: Connection) -> Connected:
 
 def _complete(database: Database, settings: Settings, row: Connection, grant: Grant, who: Identity) -> None:
     """What is good to know and may be refused: the user's profile, when the token ends."""
-    known = {
-        "profile_id": _profile(settings, grant, who),
-        "expires_at": row.expires_at or _expiry(settings, row, grant),
-    }
+    profile_id = _profile(settings, grant, who)
+    expires_at = grant.expires_at or _expiry(settings, row, grant)
     with database.transaction() as session:
         same = (Connection.id == row.id, Connection.token_version == row.token_version)
-        session.execute(update(Connection).where(*same).values(**known))
+        session.execute(update(Connection).where(*same).values(profile_id=profile_id))
+        put_expiry(session, row.id, row.token_version, expires_at)
 
 
 def _profile(settings: Settings, grant: Grant, who: Identity) -> str | None:

@@ -1,6 +1,8 @@
 """Grants in their rows: a connection's row locked, found, made and filled. Ciphertext only."""
 
+import random
 import re
+from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -12,6 +14,7 @@ from models.mirror import Mirror
 from worker.errors import SettingsError
 from worker.salesforce.oauth import App, Grant, Identity
 from worker.settings import Settings
+from worker.tokens.timing import renew_after
 from worker.tokens.vault import Vault
 
 TABLE = Connection.__tablename__
@@ -46,6 +49,27 @@ def put_grant(vault: Vault, row: Connection, grant: Grant) -> None:
     row.issued_at = grant.issued_at
     row.expires_at = grant.expires_at
     row.token_version = row.token_version + 1
+    row.renewed_at = func.clock_timestamp()
+    _set_renewal(row, grant.expires_at)
+
+
+def _set_renewal(row: Connection, expires_at: datetime | None) -> None:
+    """When this token is renewed by itself, spread so that connections that were made together do not come together."""
+    after = renew_after(
+        lifetime=expires_at - row.issued_at if expires_at and row.issued_at else None,
+        session=timedelta(seconds=row.session_seconds) if row.session_seconds else None,
+        refreshable=row.refresh_token is not None,
+        chance=random.random(),  # noqa: S311
+    )
+    row.renew_at = None if after is None else func.clock_timestamp() + after
+
+
+def put_expiry(session: Session, connection_id: int, version: int, expires_at: datetime | None) -> None:
+    """Note when a stored token ends, as long as it is the stored one."""
+    row = session.get(Connection, connection_id, with_for_update={"key_share": True})
+    if row is not None and row.token_version == version and expires_at is not None:
+        row.expires_at = expires_at
+        _set_renewal(row, expires_at)
 
 
 def find_connection(session: Session, user_id: str) -> Connection | None:
@@ -111,6 +135,7 @@ def store_connection(
     login_url: str,
     environment: str,
     schema_name: str | None = None,
+    jwt_key: str | None = None,
 ) -> Connection:
     """Store a fresh grant as the user's connection: a new row, or the former one filled again, which resumes its work.
 
@@ -124,6 +149,8 @@ def store_connection(
     _check_same_org(session, row, identity)
     if grant.refresh_token is None:
         row.refresh_token = None  # the former one belongs to the former grant
+    row.session_seconds = None
+    row.jwt_key = vault.encrypt(jwt_key, table=TABLE, column="jwt_key", row=row.id) if jwt_key is not None else None
     put_grant(vault, row, grant)
     row.organization_id, row.salesforce_user_id, row.username = (
         identity.organization_id,

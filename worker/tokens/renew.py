@@ -13,9 +13,9 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
@@ -25,12 +25,13 @@ from models.connection import Connection, Renewal
 from worker.db import Database
 from worker.errors import DisconnectedError, SyncError, TransientError, UnknownOutcomeError
 from worker.log import get_logger
-from worker.salesforce import oauth
+from worker.salesforce import assertion, oauth
 from worker.salesforce.client import AccessToken, http_options
 from worker.salesforce.oauth import AppRefusedError, BusyError, Grant
 from worker.settings import Settings
-from worker.tokens.grants import TABLE, app, lock, put_grant
+from worker.tokens.grants import TABLE, app, lock, put_expiry, put_grant
 from worker.tokens.spool import Pair, Spool, fingerprint
+from worker.tokens.timing import learnt
 from worker.tokens.vault import Vault
 
 log = get_logger(__name__)
@@ -42,17 +43,26 @@ BUSY_PAUSES = (1.0, 2.0, None)  # seconds before the next attempt; None: leave i
 APP_REFUSED_PAUSE = timedelta(minutes=5)
 REFUSED_PAUSE = timedelta(seconds=30)
 REFUSED_TIMES = 3  # renewals in a row whose fresh token the org refused at once: then a person must look
-KEEP_ALIVE = timedelta(days=6)  # a refresh token that is not used for 30 days may end
+Announce = Callable[[Session, int, str], None]  # told, in its transaction, that a connection is revoked, and why
 
 
 class StoredTokens:
     """The tokens of one connection, as worker.salesforce.client.TokenSource wants them."""
 
-    def __init__(self, database: Database, vault: Vault, settings: Settings, connection_id: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        settings: Settings,
+        connection_id: int,
+        announce: Announce = lambda *_: None,
+    ) -> None:
         self._database = database
         self._vault = vault
         self._settings = settings
+        self._announce = announce
         self._spool = token_spool(settings, vault)
+        self.database = database
         self.connection_id = connection_id
 
     def current(self) -> AccessToken:
@@ -64,7 +74,7 @@ class StoredTokens:
         if not ended:
             return token
         try:
-            return self.renew(token)
+            return self.renew_early()
         except TransientError:  # the org will say whether the token still serves
             return token
 
@@ -77,14 +87,21 @@ class StoredTokens:
         return self._token(_active(row, self.connection_id)), bool(ended)
 
     def renew(self, stale: AccessToken) -> AccessToken:
-        """A newer token than `stale`: the stored one when somebody else has renewed it, else from the org.
+        """A newer token than `stale`, which the org refused: the stored one when somebody else has renewed it, else from the org.
 
         Raises DisconnectedError (the org refused the grant; the connection is marked), TransientError.
         """
+        return self._renew_patiently(stale, refused=True)
+
+    def renew_early(self) -> AccessToken:
+        """A newer token than the stored one, which may still serve. Raises as `renew`."""
+        return self._renew_patiently(self.stored()[0], refused=False)
+
+    def _renew_patiently(self, stale: AccessToken, *, refused: bool) -> AccessToken:
         with _single_flight(self._database.url, self.connection_id):
             for patience in BUSY_PAUSES:
                 try:
-                    return self._renew(stale)
+                    return self._renew(stale, refused=refused)
                 except BusyError:
                     if patience is None:
                         raise
@@ -99,17 +116,17 @@ class StoredTokens:
                 renewals[0].detail = "refused"
             if len(renewals) == REFUSED_TIMES and all(one.detail == "refused" for one in renewals):
                 why = f"the org refuses fresh tokens ({reason})"
-                _mark_revoked(session, self.connection_id, token.version, why)
+                _mark_revoked(session, self.connection_id, token.version, why, self._announce)
                 return DisconnectedError(why)
         return TransientError(
             f"the org refuses a fresh token ({reason})", code="INVALID_SESSION_ID", retry_after=REFUSED_PAUSE
         )
 
-    def _renew(self, stale: AccessToken) -> AccessToken:
+    def _renew(self, stale: AccessToken, *, refused: bool) -> AccessToken:
         """One attempt, on connections of its own: waiters must not starve the pool that claims and steps use."""
         own = Database(self._database.url, pool_size=2, application="sfsync-renew")
         try:
-            renewal = _Attempt(self, own, stale)
+            renewal = _Attempt(self, own, stale, refused=refused)
             outcome = renewal.run()
         finally:
             own.close()
@@ -129,11 +146,7 @@ class StoredTokens:
                     http_options(self._settings), row.login_url, app(self._settings), token.value
                 )
                 with self._database.transaction() as session:
-                    session.execute(
-                        update(Connection)
-                        .where(Connection.id == self.connection_id, Connection.token_version == token.version)
-                        .values(expires_at=expires_at)
-                    )
+                    put_expiry(session, self.connection_id, token.version, expires_at)
         except (SyncError, DBAPIError) as error:
             log.debug("token.expiry_unknown", connection=self.connection_id, error=type(error).__name__)
 
@@ -145,10 +158,11 @@ class StoredTokens:
 class _Attempt:
     """One renewal under the row lock. `pair` is set once the org has answered."""
 
-    def __init__(self, tokens: StoredTokens, database: Database, stale: AccessToken) -> None:
+    def __init__(self, tokens: StoredTokens, database: Database, stale: AccessToken, *, refused: bool) -> None:
         self.tokens = tokens
         self.database = database
         self.stale = stale
+        self.refused = refused
         self.pair: Pair | None = None
 
     def run(self) -> AccessToken | SyncError:
@@ -200,7 +214,7 @@ class _Attempt:
 
     def _ask(self, row: Connection, refresh_token: str | None) -> Grant | SyncError:
         try:
-            return ask_org(self.tokens._settings, row, refresh_token)
+            return ask_org(self.tokens._settings, self.tokens._vault, row, refresh_token)
         except SyncError as error:
             return error
 
@@ -211,7 +225,7 @@ class _Attempt:
         if isinstance(error, AppRefusedError):
             return TransientError(str(error), code="APP_REFUSED", retry_after=APP_REFUSED_PAUSE)
         if isinstance(error, DisconnectedError):
-            _mark_revoked(session, row.id, row.token_version, str(error))
+            _mark_revoked(session, row.id, row.token_version, str(error), self.tokens._announce)
         return error
 
     def _keep(self, pair: Pair) -> None:
@@ -221,6 +235,8 @@ class _Attempt:
             log.warning("spool.failed", connection=pair.connection_id, error=error.strerror)
 
     def _store(self, session: Session, row: Connection, pair: Pair) -> AccessToken:
+        if self.refused:
+            _learn_session(session, row)
         put_grant(self.tokens._vault, row, pair.grant)
         _end_attempt(session, pair.attempt_id, "renewed", None)
         session.commit()  # before anyone uses it
@@ -274,34 +290,28 @@ def _replay(database: Database, vault: Vault, spool: Spool, connection_id: int) 
     return useful
 
 
-def idle_connections(session: Session, *, idle: timedelta = KEEP_ALIVE) -> list[int]:
-    """Active connections whose refresh token was not used for so long that it should be, lest it end."""
-    last = func.coalesce(Connection.issued_at, Connection.updated_at)
-    return list(
-        session.scalars(
-            select(Connection.id).where(
-                Connection.state == "active",
-                Connection.refresh_token.is_not(None),
-                last < func.clock_timestamp() - idle,
-            )
-        )
-    )
-
-
-def keep_alive(database: Database, vault: Vault, settings: Settings, connection_id: int) -> None:
-    """Use an idle connection's refresh token once."""
-    tokens = StoredTokens(database, vault, settings, connection_id)
-    tokens.renew(tokens.stored()[0])
-
-
-def ask_org(settings: Settings, row: Connection, refresh_token: str | None) -> Grant:
+def ask_org(settings: Settings, vault: Vault, row: Connection, refresh_token: str | None) -> Grant:
     """Ask the org for a new access token, in the way of this connection's grant. Sent once."""
     options = http_options(settings)
     if row.grant_type == "client_credentials":
         return oauth.client_credentials(options, row.login_url, app(settings))
+    if row.grant_type == "jwt_bearer":
+        key = vault.decrypt(row.jwt_key or "", table=TABLE, column="jwt_key", row=row.id)
+        return oauth.jwt_bearer(options, row.login_url, assertion_of(settings, row, key))
     if refresh_token is None:
         raise DisconnectedError("the session has ended and there is no refresh token to renew it")
     return oauth.refresh(options, row.login_url, app(settings), refresh_token)
+
+
+def assertion_of(settings: Settings, row: Connection, key: str) -> str:
+    """What a JWT bearer connection shows the org."""
+    return assertion.sign(
+        key,
+        client_id=settings.salesforce_client_id,
+        username=row.username or "",
+        audience=assertion.audience(row.login_url, row.environment),
+        now=datetime.now(UTC),  # the assertion's own clock: the org allows minutes of skew
+    )
 
 
 def outcome_of(error: SyncError) -> str:
@@ -344,12 +354,25 @@ def _end_attempt(session: Session, attempt_id: int, outcome: str, detail: str | 
     )
 
 
-def _mark_revoked(session: Session, connection_id: int, version: int, reason: str) -> None:
-    session.execute(
+def _mark_revoked(session: Session, connection_id: int, version: int, reason: str, announce: Announce) -> None:
+    """Once, and in the transaction that marks it, somebody is told."""
+    marked = session.scalar(
         update(Connection)
         .where(Connection.id == connection_id, Connection.token_version == version, Connection.state == "active")
         .values(state="revoked", state_reason=reason)
+        .returning(Connection.id)
     )
+    if marked is not None:
+        announce(session, connection_id, reason)
+
+
+def _learn_session(session: Session, row: Connection) -> None:
+    """The org refused a token whose end nobody knew: its age says something about how long sessions last."""
+    if row.expires_at is None and row.renewed_at is not None:
+        age = session.scalar(select(func.clock_timestamp() - row.renewed_at))
+        before = timedelta(seconds=row.session_seconds) if row.session_seconds else None
+        length = learnt(age, before) if age is not None else before
+        row.session_seconds = length.total_seconds() if length else None
 
 
 def _renewals(session: Session, connection_id: int) -> list[Renewal]:

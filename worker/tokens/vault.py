@@ -111,6 +111,7 @@ class Encrypted:
 ENCRYPTED = (
     Encrypted(Connection, Connection.access_token, Connection.id),
     Encrypted(Connection, Connection.refresh_token, Connection.id),
+    Encrypted(Connection, Connection.jwt_key, Connection.id),
     Encrypted(OAuthState, OAuthState.code_verifier, OAuthState.state_hash),
 )
 

@@ -22,7 +22,7 @@ from worker.salesforce import oauth
 from worker.salesforce.client import AccessToken
 from worker.settings import Settings
 from worker.tokens import renew
-from worker.tokens.renew import StoredTokens, idle_connections, keep_alive, replay_spool, token_spool
+from worker.tokens.renew import StoredTokens, replay_spool, token_spool
 from worker.tokens.vault import Vault
 
 fork = multiprocessing.get_context("fork")
@@ -373,15 +373,6 @@ def test_a_fresh_token_refused_once_is_a_hiccup_and_three_times_in_a_row_for_a_p
         kinds.append(type(tokens.refused(token, "Session expired or invalid")))
     assert kinds == [TransientError, TransientError, DisconnectedError]
     assert row_of(database, tokens.connection_id).state == "revoked"
-
-
-def test_an_idle_refresh_token_is_used_in_time(tokens: StoredTokens, database: Database, settings: Settings) -> None:
-    with database.transaction() as session:
-        assert idle_connections(session) == []
-        session.execute(text("UPDATE salesforce_oauth_tokens SET issued_at = clock_timestamp() - interval '7 days'"))
-        assert idle_connections(session) == [tokens.connection_id]
-    keep_alive(database, Vault(settings.keys), settings, tokens.connection_id)
-    assert tokens.current().value == "access-2"
 
 
 def test_a_connection_that_is_not_there_is_disconnected(database: Database, settings: Settings) -> None:
