@@ -13,7 +13,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -197,8 +197,8 @@ class _Attempt:
 
     def _restore(self, session: Session, row: Connection, refresh_token: str | None) -> AccessToken | None:
         """A pair that a killed process left on this machine."""
-        pair = self.tokens._spool.find(row.id)
-        if pair is None or pair.follows != row.token_version or pair.spent != fingerprint(refresh_token):
+        pair = useful_pair(self.tokens._spool.find(row.id), row, refresh_token)
+        if pair is None:
             return None
         log.info("token.restored", connection=row.id)
         self.pair = pair
@@ -240,7 +240,7 @@ class _Attempt:
         put_grant(self.tokens._vault, row, pair.grant)
         _end_attempt(session, pair.attempt_id, "renewed", None)
         session.commit()  # before anyone uses it
-        self.tokens._spool.drop(row.id)
+        self.tokens._spool.drop(pair)
         log.info("token.renewed", connection=row.id, version=row.token_version)
         return self.tokens._token(row)
 
@@ -254,7 +254,7 @@ class _Attempt:
                     if (
                         row is None or row.token_version != pair.follows
                     ):  # our own commit had arrived, or a person reconnected
-                        self.tokens._spool.drop(pair.connection_id)
+                        self.tokens._spool.drop(pair)
                         return self.tokens._token(_active(row, pair.connection_id))
                     return self._store(session, row, pair)
             except DBAPIError:
@@ -276,18 +276,27 @@ def replay_spool(database: Database, vault: Vault, settings: Settings) -> int:
 
 
 def _replay(database: Database, vault: Vault, spool: Spool, connection_id: int) -> bool:
-    pair = spool.find(connection_id)
-    if pair is None:
-        return False
+    """Files of other attempts are dropped too, but only under the lock: no renewal that is under way has one among them."""
     with database.transaction() as session:
         row = lock(session, connection_id)
-        spent = fingerprint(_refresh_token(vault, row)) if row is not None and row.state == "active" else ""
-        useful = row is not None and row.token_version == pair.follows and spent == pair.spent
-        if row is not None and useful:
-            put_grant(vault, row, pair.grant)
-            _end_attempt(session, pair.attempt_id, "renewed", "restored from disk")
-    spool.drop(connection_id)
-    return useful
+        pairs = spool.find(connection_id)
+        active = row is not None and row.state == "active"
+        useful = useful_pair(pairs, row, _refresh_token(vault, row)) if row is not None and active else None
+        for pair in pairs:
+            if pair is not useful:
+                spool.drop(pair)
+        if row is not None and useful is not None:
+            put_grant(vault, row, useful.grant)
+            _end_attempt(session, useful.attempt_id, "renewed", "restored from disk")
+    if useful is not None:
+        spool.drop(useful)
+    return useful is not None
+
+
+def useful_pair(pairs: Sequence[Pair], row: Connection, refresh_token: str | None) -> Pair | None:
+    """The pair that follows what is stored, if there is one."""
+    spent = fingerprint(refresh_token)
+    return next((pair for pair in pairs if pair.follows == row.token_version and pair.spent == spent), None)
 
 
 def ask_org(settings: Settings, vault: Vault, row: Connection, refresh_token: str | None) -> Grant:

@@ -6,6 +6,7 @@ With rotation the former refresh token is spent when the answer arrives: a pair 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -36,29 +37,51 @@ def fingerprint(refresh_token: str | None) -> str:
 
 
 class Spool:
-    """One file per connection in `folder`; readable by us alone."""
+    """One file for each attempt to renew, in `folder`; readable by us alone.
+
+    Named by its attempt, so that who drops an old pair can never take a new one with it.
+    """
 
     def __init__(self, folder: Path, vault: Vault) -> None:
         self.folder = folder
         self._vault = vault
 
     def keep(self, pair: Pair) -> None:
-        """Write a pair and flush it to the disk, whole or not at all."""
+        """Write a pair and flush it to the disk.
+
+        From the write on, our own death loses nothing: a file that was not renamed yet is found too, and one that is not
+        whole does not open. Flush and rename are for a machine that loses power.
+        """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._path(pair.connection_id)
+        path = self._path(pair)
         sealed = self._vault.encrypt(_dump(pair), table="spool", column="pair", row=pair.connection_id)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(sealed)
-            file.flush()
+        partial = path.with_suffix(".partial")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0) as file:
+            file.write(sealed.encode())
             os.fsync(file.fileno())
         partial.replace(path)
         _sync_folder(self.folder)
 
-    def find(self, connection_id: int) -> Pair | None:
-        """The pair that was kept for a connection; None when there is none that can be read."""
+    def find(self, connection_id: int) -> list[Pair]:
+        """The pairs that were kept for a connection and can be read, newest attempt first."""
+        found = [pair for path in self._files(connection_id) if (pair := self._open(path, connection_id))]
+        return sorted(found, key=lambda pair: pair.attempt_id, reverse=True)
+
+    def drop(self, pair: Pair) -> None:
+        """The pair is in Postgres (or of no use): forget it."""
+        for path in (self._path(pair), self._path(pair).with_suffix(".partial")):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:  # it does no harm: it is used only while it follows the stored version
+                log.warning("spool.not_dropped", connection=pair.connection_id, error=error.strerror)
+
+    def waiting(self) -> list[int]:
+        """Connections with a kept pair."""
+        return sorted({int(name) for path in self.folder.glob("*.*") if (name := path.name.split(".")[0]).isdigit()})
+
+    def _open(self, path: Path, connection_id: int) -> Pair | None:
         try:
-            sealed = self._path(connection_id).read_text()
+            sealed = path.read_text()
         except OSError:
             return None
         try:
@@ -67,19 +90,12 @@ class Spool:
             log.warning("spool.unreadable", connection=connection_id)
             return None
 
-    def drop(self, connection_id: int) -> None:
-        """The pair is in Postgres (or of no use): forget it."""
-        try:
-            self._path(connection_id).unlink(missing_ok=True)
-        except OSError as error:  # it does no harm: it is used only while it follows the stored version
-            log.warning("spool.not_dropped", connection=connection_id, error=error.strerror)
+    def _files(self, connection_id: int) -> Iterator[Path]:
+        for suffix in ("pair", "partial"):
+            yield from self.folder.glob(f"{connection_id}.*.{suffix}")
 
-    def waiting(self) -> list[int]:
-        """Connections with a kept pair."""
-        return sorted(int(path.stem) for path in self.folder.glob("*.pair") if path.stem.isdigit())
-
-    def _path(self, connection_id: int) -> Path:
-        return self.folder / f"{connection_id}.pair"
+    def _path(self, pair: Pair) -> Path:
+        return self.folder / f"{pair.connection_id}.{pair.attempt_id}.pair"
 
 
 def _sync_folder(folder: Path) -> None:
