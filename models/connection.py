@@ -51,7 +51,7 @@ class Connection(Base):
             "(grant_type = 'jwt_bearer' AND state <> 'disconnected') <= (jwt_key IS NOT NULL AND username IS NOT NULL)",
             name="jwt_has_key",
         ),
-        Index("ix_salesforce_oauth_tokens_renew_at", "renew_at", postgresql_where=text("state = 'active'")),
+        Index("ix_salesforce_oauth_tokens_renew_at", "renew_at", postgresql_where=text("renew_at IS NOT NULL")),
         {"schema": "public"},
     )
 
@@ -78,7 +78,9 @@ class Connection(Base):
     issued_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time
     jwt_key: Mapped[str | None] = mapped_column(Text)  # ciphertext of the private key that signs for this user
     renewed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # our time
-    renew_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # None: only when the org refuses it
+    renew_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True)
+    )  # None: only when the org refuses it; of a revoked one: when to see whether its org is back
     session_seconds: Mapped[float | None] = mapped_column(Float)  # how long sessions last, learnt from those that ended
     token_version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
 

@@ -19,7 +19,7 @@ from worker.poller import Poller
 from worker.pulse import PULSE, beat
 from worker.runtime import Runtime, runtime
 from worker.settings import Settings
-from worker.tokens.renew import replay_spool
+from worker.tokens.replay import replay_spool
 
 log = get_logger(__name__)
 

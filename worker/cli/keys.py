@@ -8,7 +8,7 @@ from worker.db import Database
 from worker.log import setup_logging
 from worker.settings import decode_keys, load_settings
 from worker.tokens import vault as vaults
-from worker.tokens.renew import replay_spool
+from worker.tokens.replay import replay_spool
 
 keys = typer.Typer(no_args_is_help=True, help="Make encryption keys, and encrypt again with a new one.")
 

@@ -81,6 +81,10 @@ class AppRefusedError(SettingsError):
     """The org refuses the app itself (client id, secret, redirect URI, scope): the grant may still be good."""
 
 
+class InactiveOrgError(DisconnectedError):
+    """The org itself is inactive or locked: nobody can do anything now, and it may come back."""
+
+
 def challenge(verifier: str) -> str:
     """The S256 challenge of a PKCE verifier (43 to 128 unreserved characters)."""
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
@@ -282,6 +286,7 @@ APP_ERRORS = frozenset(
 )
 # invalid_grant with one of these is a mistake in how we ask (key, audience, clock), not the end of a grant.
 MISTAKES = ("invalid assertion", "audience is invalid", "expired assertion", "activation secret invalid")
+INACTIVE = ("inactive organization", "inactive_org", "org locked", "org is locked")
 PASSING_ERRORS = frozenset({"rate_limit_exceeded", "unknown_error", "server_error", "temporarily_unavailable"})
 
 
@@ -306,4 +311,5 @@ def _classify(status: int, body: Mapping[str, Any], login_url: str) -> SyncError
         return UnknownOutcomeError(f"{host} answered with status {status} and no token", code=f"HTTP_{status}")
     if not code:
         return TransientError(f"{host} answered with status {status} and no OAuth error", code=f"HTTP_{status}")
-    return DisconnectedError(f"{host} refuses the grant ({text})")
+    inactive = code == "invalid_grant" and any(one in description for one in INACTIVE)
+    return (InactiveOrgError if inactive else DisconnectedError)(f"{host} refuses the grant ({text})")

@@ -29,17 +29,20 @@ def due_renewals(session: Session, limit: int) -> list[int]:
     room = AT_ONCE - (session.scalar(under_way) or 0)
     if room <= 0:
         return []
-    due = select(Connection.id).where(Connection.state == "active", Connection.renew_at <= NOW)
+    due = select(Connection.id).where(Connection.renew_at <= NOW)
     return list(session.scalars(due.order_by(Connection.renew_at).limit(min(limit, room))))
 
 
 def renew_early(tokens: StoredTokens) -> Step:
-    """Renew one connection's token if it is due and nobody else has taken it in hand."""
+    """Renew one connection's token if it is due and nobody else has taken it in hand.
+
+    A revoked connection is due when its org was inactive a day ago: it counts as active until the org says no again.
+    """
     with tokens.database.transaction() as session:
         pause = AGAIN * random.uniform(0.8, 1.6)  # noqa: S311
-        due = (Connection.id == tokens.connection_id, Connection.state == "active", Connection.renew_at <= NOW)
-        taken = update(Connection).where(*due).values(renew_at=NOW + pause).returning(Connection.id)
-        if session.scalar(taken) is None:
+        due = (Connection.id == tokens.connection_id, Connection.renew_at <= NOW)
+        taken = update(Connection).where(*due).values(renew_at=NOW + pause, state="active", state_reason=None)
+        if session.scalar(taken.returning(Connection.id)) is None:
             return Busy()
     try:
         tokens.renew_early()

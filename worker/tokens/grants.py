@@ -72,6 +72,13 @@ def put_expiry(session: Session, connection_id: int, version: int, expires_at: d
         _set_renewal(row, expires_at)
 
 
+def open_refresh_token(vault: Vault, row: Connection) -> str | None:
+    """The refresh token in the clear; None when there is none."""
+    if row.refresh_token is None:
+        return None
+    return vault.decrypt(row.refresh_token, table=TABLE, column="refresh_token", row=row.id)
+
+
 def find_connection(session: Session, user_id: str) -> Connection | None:
     """A user's connection, whatever its state."""
     return session.scalar(select(Connection).where(Connection.user_id == user_id))

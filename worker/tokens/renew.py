@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
@@ -25,11 +25,12 @@ from models.connection import Connection, Renewal
 from worker.db import Database
 from worker.errors import DisconnectedError, SyncError, TransientError, UnknownOutcomeError
 from worker.log import get_logger
-from worker.salesforce import assertion, oauth
+from worker.salesforce import oauth
 from worker.salesforce.client import AccessToken, http_options
-from worker.salesforce.oauth import AppRefusedError, BusyError, Grant
+from worker.salesforce.oauth import AppRefusedError, BusyError, Grant, InactiveOrgError
 from worker.settings import Settings
-from worker.tokens.grants import TABLE, app, lock, put_expiry, put_grant
+from worker.tokens.asking import ask_org
+from worker.tokens.grants import TABLE, app, lock, open_refresh_token, put_expiry, put_grant
 from worker.tokens.spool import Pair, Spool, fingerprint
 from worker.tokens.timing import learnt
 from worker.tokens.vault import Vault
@@ -42,6 +43,7 @@ EXPIRES_SOON = timedelta(seconds=30)  # a token known to end within this is rene
 BUSY_PAUSES = (1.0, 2.0, None)  # seconds before the next attempt; None: leave it to the caller
 APP_REFUSED_PAUSE = timedelta(minutes=5)
 REFUSED_PAUSE = timedelta(seconds=30)
+LOOK_AGAIN = timedelta(days=1)  # at an org that was inactive or locked
 REFUSED_TIMES = 3  # renewals in a row whose fresh token the org refused at once: then a person must look
 Announce = Callable[[Session, int, str], None]  # told, in its transaction, that a connection is revoked, and why
 
@@ -180,7 +182,7 @@ class _Attempt:
         row = _active(lock(session, self.tokens.connection_id), self.tokens.connection_id)
         if row.token_version != self.stale.version:
             return self.tokens._token(row)
-        refresh_token = _refresh_token(self.tokens._vault, row)
+        refresh_token = open_refresh_token(self.tokens._vault, row)
         if restored := self._restore(session, row, refresh_token):
             return restored
         if refresh_token and _is_attempt_open(session, row.id, fingerprint(refresh_token)):
@@ -220,12 +222,13 @@ class _Attempt:
 
     def _give_up(self, session: Session, row: Connection, attempt_id: int, error: SyncError) -> SyncError:
         outcome = outcome_of(error)
-        _end_attempt(session, attempt_id, outcome, str(error))
+        end_attempt(session, attempt_id, outcome, str(error))
         log.warning("token.not_renewed", connection=row.id, outcome=outcome, reason=str(error))
         if isinstance(error, AppRefusedError):
             return TransientError(str(error), code="APP_REFUSED", retry_after=APP_REFUSED_PAUSE)
         if isinstance(error, DisconnectedError):
-            _mark_revoked(session, row.id, row.token_version, str(error), self.tokens._announce)
+            again = LOOK_AGAIN if isinstance(error, InactiveOrgError) else None
+            _mark_revoked(session, row.id, row.token_version, str(error), self.tokens._announce, again)
         return error
 
     def _keep(self, pair: Pair) -> None:
@@ -238,7 +241,7 @@ class _Attempt:
         if self.refused:
             _learn_session(session, row)
         put_grant(self.tokens._vault, row, pair.grant)
-        _end_attempt(session, pair.attempt_id, "renewed", None)
+        end_attempt(session, pair.attempt_id, "renewed", None)
         session.commit()  # before anyone uses it
         self.tokens._spool.drop(pair)
         log.info("token.renewed", connection=row.id, version=row.token_version)
@@ -269,60 +272,6 @@ def token_spool(settings: Settings, vault: Vault) -> Spool:
     return Spool(settings.data_folder / "tokens", vault)
 
 
-def replay_spool(database: Database, vault: Vault, settings: Settings) -> int:
-    """At start: store pairs that a killed process left on this machine. How many were of use."""
-    spool = token_spool(settings, vault)
-    return sum(_replay(database, vault, spool, connection_id) for connection_id in spool.waiting())
-
-
-def _replay(database: Database, vault: Vault, spool: Spool, connection_id: int) -> bool:
-    """Files of other attempts are dropped too, but only under the lock: no renewal that is under way has one among them."""
-    with database.transaction() as session:
-        row = lock(session, connection_id)
-        pairs = spool.find(connection_id)
-        active = row is not None and row.state == "active"
-        useful = useful_pair(pairs, row, _refresh_token(vault, row)) if row is not None and active else None
-        for pair in pairs:
-            if pair is not useful:
-                spool.drop(pair)
-        if row is not None and useful is not None:
-            put_grant(vault, row, useful.grant)
-            _end_attempt(session, useful.attempt_id, "renewed", "restored from disk")
-    if useful is not None:
-        spool.drop(useful)
-    return useful is not None
-
-
-def useful_pair(pairs: Sequence[Pair], row: Connection, refresh_token: str | None) -> Pair | None:
-    """The pair that follows what is stored, if there is one."""
-    spent = fingerprint(refresh_token)
-    return next((pair for pair in pairs if pair.follows == row.token_version and pair.spent == spent), None)
-
-
-def ask_org(settings: Settings, vault: Vault, row: Connection, refresh_token: str | None) -> Grant:
-    """Ask the org for a new access token, in the way of this connection's grant. Sent once."""
-    options = http_options(settings)
-    if row.grant_type == "client_credentials":
-        return oauth.client_credentials(options, row.login_url, app(settings))
-    if row.grant_type == "jwt_bearer":
-        key = vault.decrypt(row.jwt_key or "", table=TABLE, column="jwt_key", row=row.id)
-        return oauth.jwt_bearer(options, row.login_url, assertion_of(settings, row, key))
-    if refresh_token is None:
-        raise DisconnectedError("the session has ended and there is no refresh token to renew it")
-    return oauth.refresh(options, row.login_url, app(settings), refresh_token)
-
-
-def assertion_of(settings: Settings, row: Connection, key: str) -> str:
-    """What a JWT bearer connection shows the org."""
-    return assertion.sign(
-        key,
-        client_id=settings.salesforce_client_id,
-        username=row.username or "",
-        audience=assertion.audience(row.login_url, row.environment),
-        now=datetime.now(UTC),  # the assertion's own clock: the org allows minutes of skew
-    )
-
-
 def outcome_of(error: SyncError) -> str:
     """How an attempt that gave no token ended, as `renewals.outcome` words it."""
     if isinstance(error, BusyError):
@@ -340,10 +289,10 @@ def _active(row: Connection | None, connection_id: int) -> Connection:
     return row
 
 
-def _refresh_token(vault: Vault, row: Connection) -> str | None:
-    if row.refresh_token is None:
-        return None
-    return vault.decrypt(row.refresh_token, table=TABLE, column="refresh_token", row=row.id)
+def useful_pair(pairs: Sequence[Pair], row: Connection, refresh_token: str | None) -> Pair | None:
+    """The pair that follows what is stored, if there is one."""
+    spent = fingerprint(refresh_token)
+    return next((pair for pair in pairs if pair.follows == row.token_version and pair.spent == spent), None)
 
 
 def _is_attempt_open(session: Session, connection_id: int, spent: str) -> bool:
@@ -355,7 +304,8 @@ def _is_attempt_open(session: Session, connection_id: int, spent: str) -> bool:
     return session.scalar(found.limit(1)) is not None
 
 
-def _end_attempt(session: Session, attempt_id: int, outcome: str, detail: str | None) -> None:
+def end_attempt(session: Session, attempt_id: int, outcome: str, detail: str | None) -> None:
+    """Note how an attempt ended."""
     session.execute(
         update(Renewal)
         .where(Renewal.id == attempt_id)
@@ -363,12 +313,15 @@ def _end_attempt(session: Session, attempt_id: int, outcome: str, detail: str | 
     )
 
 
-def _mark_revoked(session: Session, connection_id: int, version: int, reason: str, announce: Announce) -> None:
-    """Once, and in the transaction that marks it, somebody is told."""
+def _mark_revoked(
+    session: Session, connection_id: int, version: int, reason: str, announce: Announce, again: timedelta | None = None
+) -> None:
+    """Once, and in the transaction that marks it, somebody is told. `again`: when to see by ourselves whether it still holds."""
+    renew_at = None if again is None else func.clock_timestamp() + again * random.uniform(0.9, 1.1)  # noqa: S311
     marked = session.scalar(
         update(Connection)
         .where(Connection.id == connection_id, Connection.token_version == version, Connection.state == "active")
-        .values(state="revoked", state_reason=reason)
+        .values(state="revoked", state_reason=reason, renew_at=renew_at)
         .returning(Connection.id)
     )
     if marked is not None:

@@ -27,7 +27,7 @@ def upgrade() -> None:
         TABLE,
         ["renew_at"],
         schema="public",
-        postgresql_where=sa.text("state = 'active'"),
+        postgresql_where=sa.text("renew_at IS NOT NULL"),
     )
     op.create_index(
         "ix_renewals_open", "renewals", ["started_at"], schema="sfsync", postgresql_where=sa.text("outcome IS NULL")

@@ -157,8 +157,7 @@ def test_a_revoked_connection_is_announced_once_in_the_transaction_that_marks_it
     told = sql(database, "SELECT * FROM told")
     assert [row[0] for row in told] == [connection_id]
     assert "expired access/refresh token" in told[0][1]
-    make_due(database)
-    assert due(database) == []
+    assert sql(database, "SELECT state, renew_at FROM salesforce_oauth_tokens") == [("revoked", None)]
 
 
 def test_old_attempts_are_forgotten(tokens: StoredTokens, database: Database) -> None:
@@ -168,3 +167,24 @@ def test_old_attempts_are_forgotten(tokens: StoredTokens, database: Database) ->
     with database.transaction() as session:
         forget_attempts(session, early.timedelta(days=30))
     assert sql(database, "SELECT id FROM sfsync.renewals") == [(2,)]
+
+
+def test_an_inactive_org_is_looked_at_again_a_day_later_and_its_work_resumes(
+    tokens: StoredTokens, database: Database, issuer: Issuer
+) -> None:
+    stale = tokens.current()
+    issuer.reply = lambda: answer(400, {"error": "invalid_grant", "error_description": "inactive organization"})
+    with pytest.raises(DisconnectedError):
+        tokens.renew(stale)
+    day = "SELECT state, extract(epoch FROM renew_at - clock_timestamp())::float / 3600 BETWEEN 21 AND 27 FROM salesforce_oauth_tokens"
+    assert sql(database, day) == [("revoked", True)]
+    assert renew_early(tokens) == Busy()
+    make_due(database)
+    assert due(database) == [tokens.connection_id]
+    renew_early(tokens)
+    assert sql(database, day) == [("revoked", True)]
+    issuer.reply = lambda: None
+    make_due(database)
+    renew_early(tokens)
+    assert sql(database, "SELECT state, state_reason FROM salesforce_oauth_tokens") == [("active", None)]
+    assert tokens.current().value == "access-2"

@@ -143,7 +143,7 @@ def _die_with_a_kept_pair() -> None:
 
 
 def _die_before_the_commit() -> None:
-    renew._end_attempt = dying_after(renew._end_attempt)
+    renew.end_attempt = dying_after(renew.end_attempt)
 
 
 def _die_after_the_commit() -> None:

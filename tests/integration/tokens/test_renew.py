@@ -22,7 +22,8 @@ from worker.salesforce import oauth
 from worker.salesforce.client import AccessToken
 from worker.settings import Settings
 from worker.tokens import renew
-from worker.tokens.renew import StoredTokens, replay_spool, token_spool
+from worker.tokens.renew import StoredTokens, token_spool
+from worker.tokens.replay import replay_spool
 from worker.tokens.vault import Vault
 
 fork = multiprocessing.get_context("fork")
