@@ -28,6 +28,9 @@ up: $(STAMP) ## leave the whole stack running (Ctrl-C stops it)
 test: $(STAMP) ## run every test, on real servers
 	@$(BIN)/pytest -n auto $(ARGS)
 
+test-full: $(STAMP) ## the large versions of some tests: 16 processes on 50 connections, two simulated weeks of triggers (20 minutes)
+	@SFSYNC_TEST_FLEET=16x50 SFSYNC_TEST_WEEK=1 $(BIN)/pytest -s tests/integration/tokens/test_fleet.py tests/acceptance/test_trigger_week.py
+
 test-clients: $(STAMP) ## other people's Salesforce clients against the local org (needs npm and a registry)
 	@SFSYNC_TEST_CLIENTS=1 $(BIN)/pytest tests/clients
 
@@ -42,4 +45,4 @@ bench: $(STAMP) ## first load and refresh against plain SQL (ROWS=100000)
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .sfsync build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help install demo up test test-clients check bench clean
+.PHONY: help install demo up test test-full test-clients check bench clean

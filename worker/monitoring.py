@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from worker.db import Database, raw
 
+OVERDUE_SECONDS = 60.0  # a due time that nobody dealt with for this long
 ALIVE_SECONDS = 10.0  # a process that was not seen for this long is taken for gone
 
 CONNECTIONS = """
@@ -52,6 +53,17 @@ SELECT a.state, count(*) AS count, extract(epoch FROM clock_timestamp() - min(a.
  GROUP BY a.state ORDER BY a.state
 """
 
+# A trigger of a connection that is not active rests: it is not overdue. `failed`: what fired last did not succeed.
+TRIGGERS = """
+SELECT t.id, t.name, c.user_id, t.enabled, t.next_due_at, f.state = 'failed' AS failed, f.reason,
+       CASE WHEN c.state = 'active' THEN extract(epoch FROM clock_timestamp() - t.next_due_at) END AS overdue_seconds
+  FROM sfsync.triggers t JOIN salesforce_oauth_tokens c ON c.id = t.connection_id
+  LEFT JOIN LATERAL (SELECT state, reason FROM sfsync.firings f
+                      WHERE f.trigger_id = t.id AND f.state IN ('done', 'failed') ORDER BY id DESC LIMIT 1) f ON true
+ WHERE CAST(:user_id AS text) IS NULL OR c.user_id = :user_id
+ ORDER BY c.user_id, t.name
+"""
+
 PROCESSES = """
 SELECT name, role, lanes, pid, host, started_at, steps, extract(epoch FROM clock_timestamp() - seen_at) AS seen_seconds,
        extract(epoch FROM clock_timestamp() - last_step_at) AS step_seconds
@@ -77,6 +89,7 @@ class Status:
     connections: list[dict[str, Any]]
     mirrors: list[dict[str, Any]]
     actions: list[dict[str, Any]]
+    triggers: list[dict[str, Any]]
     oldest_undelivered_seconds: float | None
     processes: list[dict[str, Any]]
 
@@ -100,6 +113,7 @@ def status(database: Database, user_id: str | None = None) -> Status:
             connections=_rows(session, CONNECTIONS, user_id),
             mirrors=mirrors,
             actions=actions,
+            triggers=_rows(session, TRIGGERS, user_id),
             oldest_undelivered_seconds=max(ages, default=None),
             processes=processes,
         )
@@ -151,6 +165,7 @@ def checks(database: Database, redis_url: str) -> list[Check]:
         *_connection_checks(seen),
         *_mirror_checks(seen),
         *_action_checks(seen),
+        *_trigger_checks(seen),
     ]
 
 
@@ -239,6 +254,21 @@ def _action_checks(seen: Status) -> list[Check]:
         for row in seen.actions
         if row["state"] == "held"
     ]
+
+
+def _trigger_checks(seen: Status) -> list[Check]:
+    enabled = [row for row in seen.triggers if row["enabled"]]
+    overdue = [row for row in enabled if (row["overdue_seconds"] or 0) > OVERDUE_SECONDS]
+    failed = [row for row in enabled if row["failed"]]
+    found = []
+    if overdue:
+        longest = max(row["overdue_seconds"] for row in overdue)
+        message = f"{len(overdue)} are overdue, one by {longest:.0f} s: nobody fires them"
+        found.append(Check("triggers", "degraded", message, "start a worker: sfsync worker refresh"))
+    for row in failed:
+        name = f"trigger {row['user_id']}/{row['name']}"
+        found.append(Check(name, "degraded", f"it failed last: {row['reason']}", f"sfsync triggers show {row['id']}"))
+    return found or ([Check("triggers", "healthy", f"{len(enabled)} enabled")] if enabled else [])
 
 
 def overall(found: list[Check]) -> str:
