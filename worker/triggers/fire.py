@@ -231,6 +231,8 @@ def step(deps: TriggerDeps, firing_id: int) -> Step:
         attributed(lane="upkeep", cause="trigger"),
         Keeper(deps.database, claim, ttl),
     ):
+        if row.attempts > MOST_ATTEMPTS:
+            return _fail(deps, claim, f"gave up: {MOST_ATTEMPTS} workers died of it")
         try:
             return _start(deps, claim, row)
         except FencedError:
