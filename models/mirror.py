@@ -28,8 +28,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.base import Base, Created, Instant, Key, one_of
 
 MIRROR_STATES = ("new", "loading", "live", "paused")
-RUN_KINDS = ("load", "refresh", "verify", "backfill")
+RUN_KINDS = ("load", "refresh", "settle", "children", "verify", "backfill")
 DEPTHS = ("full", "sample", "quick")
+ROUTES = ("bulk", "rest")  # rest: the org said that Bulk does not serve this object
 RUN_STATES = ("ready", "done", "failed", "parked")  # a ready run is claimable from due_at on
 PAGE_STATES = ("ready", "loaded")
 CHANGE_RATE_SECONDS = 14_400.0  # a mirror's change rate is smoothed over about so long
@@ -44,7 +45,8 @@ class Mirror(Base):
     """Our copy of one object of one connection.
 
     `fresh_cursor`: all changes stamped before it, and visible when it moved, are here. `settled_cursor`: known
-    complete up to here. Both are the org's time. `fields` and `row_filter` narrow the mirror; None means everything.
+    complete up to here. Both are the org's time, which is ahead of Postgres's clock by `clock_skew_seconds`. `fields` and
+    `row_filter` narrow the mirror; None means everything. `route`: how large reads go, once it is known.
     """
 
     __tablename__ = "mirrors"
@@ -52,7 +54,10 @@ class Mirror(Base):
         UniqueConstraint("connection_id", "object"),
         CheckConstraint(one_of("state", *MIRROR_STATES), name="state"),
         CheckConstraint("state <> 'live' OR fresh_cursor IS NOT NULL", name="live_has_cursor"),
+        CheckConstraint("settled_cursor <= fresh_cursor", name="settled_is_not_ahead"),
+        CheckConstraint(one_of("route", *ROUTES), name="route"),
         Index("ix_mirrors_due", "next_refresh_at", postgresql_where=text("state = 'live'")),
+        Index("ix_mirrors_settle_due", "next_settle_at", postgresql_where=text("state = 'live'")),
     )
 
     id: Mapped[Key]
@@ -85,7 +90,12 @@ class Mirror(Base):
     rated_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     refresh_calls: Mapped[float] = mapped_column(Float, server_default=text("1"))  # org calls of one refresh, smoothed
     next_refresh_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    next_settle_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     refreshed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time of the last read
+    clock_skew_seconds: Mapped[float] = mapped_column(
+        Float, server_default=text("0")
+    )  # of the org's clock against ours
+    route: Mapped[str] = mapped_column(Text, server_default="bulk")
     verified_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     audit_seconds: Mapped[float | None] = mapped_column(Float)  # None: as the settings say; 0: never
     next_audit_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # None: not planned yet
@@ -115,7 +125,7 @@ class Run(Base):
     mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"))
     kind: Mapped[str] = mapped_column(Text)
     lane: Mapped[str] = mapped_column(Text)
-    cause: Mapped[str] = mapped_column(Text)  # timetable, manual, connect
+    cause: Mapped[str] = mapped_column(Text)  # timetable, manual, connect, drift, parent
     state: Mapped[str] = mapped_column(Text, server_default="ready")
     stage: Mapped[str] = mapped_column(Text, server_default="begin")
     options: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
@@ -125,7 +135,8 @@ class Run(Base):
     claim_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     read_number: Mapped[int | None] = mapped_column(BigInteger)
-    window_start: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    window_start: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # None: everything is read
+    window_end: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # None: up to now
     read_started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time
     job_id: Mapped[str | None] = mapped_column(Text)
     columns: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # fields asked for
@@ -187,6 +198,25 @@ class RunPage(Base):
     rows: Mapped[int | None] = mapped_column(BigInteger)
     bytes: Mapped[int | None] = mapped_column(BigInteger)
     loaded_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class ChildRead(Base):
+    """A parent that left, came back or was merged: its children in this mirror must be read again, by look-up field.
+
+    Children are deleted, restored or let go with their parent, perhaps without a new stamp. A load that was under way
+    may bring them as they were before: with `after_run` they are read once more when that run has ended.
+    """
+
+    __tablename__ = "child_reads"
+    __table_args__ = (Index("ix_child_reads_mirror_id_id", "mirror_id", "id"),)
+
+    id: Mapped[Key]
+    mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"))  # the children's
+    field: Mapped[str] = mapped_column(Text)  # the look-up
+    parent_id: Mapped[str] = mapped_column(Text)
+    restored: Mapped[bool] = mapped_column(Boolean)  # False: it left
+    after_run: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[Created]
 
 
 class Reject(Base):

@@ -101,8 +101,8 @@ SELECT id, state, state_reason, username, organization_id, environment, instance
 """
 MIRRORS = """
 SELECT object, state, state_reason, verified_at,
-       CAST(extract(epoch FROM clock_timestamp() - fresh_cursor) AS float) AS lag_seconds,
-       CAST(extract(epoch FROM clock_timestamp() - settled_cursor) AS float) AS settled_lag_seconds
+       sfsync.lag(fresh_cursor, clock_skew_seconds) AS lag_seconds,
+       sfsync.lag(settled_cursor, clock_skew_seconds) AS settled_lag_seconds
   FROM sfsync.mirrors WHERE connection_id = :id ORDER BY object
 """
 

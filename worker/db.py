@@ -150,7 +150,8 @@ def renew(session: Session, claim: Claim, ttl: timedelta) -> bool:
     renewed = session.execute(
         _sql(
             claim.table,
-            "UPDATE {table} SET claim_until = clock_timestamp() + :ttl WHERE id = :id AND claim_token = :token",
+            "UPDATE {table} SET claim_until = clock_timestamp() + :ttl"
+            " WHERE id = :id AND claim_token = :token AND claim_until IS NOT NULL",  # once given back it stays free
         ),
         {"id": claim.id, "token": claim.token, "ttl": ttl},
     )

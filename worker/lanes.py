@@ -76,7 +76,7 @@ def upkeep(rt: Runtime) -> Step:
     with rt.database.transaction() as session:
         if not session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": UPKEEP_LOCK}):
             return Busy()
-        runs = schedule_refreshes(session, now)
+        runs = schedule_refreshes(session, rt.settings.settle_seconds, now)
         audit, sweep = rt.settings.audit_seconds, rt.settings.sweep_seconds
         audits = schedule_audits(session, now, audit_seconds=audit, sweep_seconds=sweep)
         _forget(session)

@@ -32,10 +32,11 @@ SELECT m.id, m.object, m.table_name, c.schema_name, c.user_id, m.state, m.state_
        m.lost_fields, m.lost_since, m.unfilled_fields, m.fields AS chosen_fields, m.row_filter, m.refresh_seconds,
        m.next_audit_at, v.finished_at AS verification_at, v.depth, v.cause AS verification_cause, v.calculated, v.missing,
        v.surplus, v.moved, v.rejected, v.repaired, v.nul_bytes, v.calls AS verification_calls,
-       extract(epoch FROM clock_timestamp() - m.fresh_cursor) AS fresh_lag,
-       extract(epoch FROM clock_timestamp() - m.settled_cursor) AS settled_lag,
+       sfsync.lag(m.fresh_cursor, m.clock_skew_seconds) AS fresh_lag,
+       sfsync.lag(m.settled_cursor, m.clock_skew_seconds) AS settled_lag,
        v.records AS verified_records, v.differences,
-       r.id AS run_id, r.kind AS run_kind, r.stage AS run_stage, r.rows_read, r.rows_expected, r.error AS run_error
+       r.id AS run_id, r.kind AS run_kind, r.stage AS run_stage, r.rows_read, r.rows_expected, r.error AS run_error,
+       CASE WHEN r.state = 'parked' THEN r.options ->> 'held' END AS run_held
   FROM sfsync.mirrors m
   JOIN salesforce_oauth_tokens c ON c.id = m.connection_id
   LEFT JOIN LATERAL (SELECT * FROM sfsync.verifications v
@@ -229,6 +230,9 @@ def _mirror_checks(seen: Status) -> list[Check]:
         again = f"sfsync mirror --user-id {row['user_id']} --object {row['object']}"
         if row["state"] == "paused":
             found.append(Check(name, "unhealthy", f"paused: {row['state_reason']}", again))
+        elif row["run_held"]:
+            remedy = f"sfsync removals list, then confirm or refuse {row['run_id']}"
+            found.append(Check(name, "degraded", f"{row['run_error']}: a person must decide", remedy))
         elif row["lost_since"] is not None:
             message = f"the org no longer shows the object (since {row['lost_since']:%Y-%m-%d %H:%M}); its records stand still"
             remedy = f"see sfsync drift --user-id {row['user_id']}; it goes on by itself when the object is back"

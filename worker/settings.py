@@ -55,6 +55,8 @@ class Settings(BaseModel):
         default=21_600.0, ge=0
     )  # between two audits of a mirror; 0: it is not audited by itself
     sweep_seconds: Seconds = 3600.0  # the same where the object has calculated fields, which move without a stamp
+    settle_seconds: Seconds = 240.0  # interval of the settle reader while there are changes; three times that without
+    removal_share: Share = 0.2  # a read that would remove a larger share of a mirror without a deletion asks a person
     overlap_seconds: Seconds = 30.0  # how far a fresh read reaches back before its cursor
     claim_seconds: Seconds = 45.0  # a claim that is not renewed for this long may be taken by another worker
     bulk_poll_seconds: Seconds = 5.0  # longest pause between two looks at a running Bulk job; each spends a call

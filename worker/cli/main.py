@@ -21,6 +21,7 @@ COMMANDS = {
     "mirror": ("mirror", "Mirror objects, or refresh those that are mirrored."),
     "verify": ("mirror", "Compare every record and field with the org; exit 1 when something differs."),
     "drift": ("mirror", "Show what changed in the org's schema and was followed."),
+    "removals": ("removals", "Reads that would remove too much: list, confirm, refuse."),
     "status": ("status", "Show lags, verifications, active runs, actions and processes."),
     "doctor": ("status", "Look at every part; say what is wrong and what to do."),
     "actions": ("actions", "Writes to the org: list, show, retry, cancel, add."),

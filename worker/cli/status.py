@@ -45,7 +45,7 @@ def status(user_id: ForUser = None, as_json: Json = False) -> None:
     )
     show_table(
         "Mirrors",
-        ("user", "object", "state", "#records", "#behind", "verified", "#differences", "run"),
+        ("user", "object", "state", "#records", "#behind", "#settled", "verified", "#differences", "run"),
         [
             (
                 m["user_id"],
@@ -53,6 +53,7 @@ def status(user_id: ForUser = None, as_json: Json = False) -> None:
                 m["state"],
                 m["records"],
                 age(m["fresh_lag"]),
+                age(m["settled_lag"]),
                 m["verified_at"] and f"{m['verified_at']:%Y-%m-%d %H:%M:%S}",
                 m["differences"],
                 _run(m),

@@ -44,9 +44,6 @@ def begin(work: Work) -> Step | None:
     return None
 
 
-ask = load.ask  # every record that is not deleted, archived ones included
-
-
 def loaded(work: Work) -> Step | None:
     """Fill the columns; what must be looked at again becomes a suspect."""
     target, columns = work.target(), _columns(work)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 SHORTEST_OVERLAP = timedelta(seconds=2)  # stamps have whole seconds: a second is whole only once it is over
 LONGEST_TRANSACTION = timedelta(minutes=15)  # how long after its stamp a change may still become visible
 DESCRIBE_EVERY = timedelta(minutes=5)
+IDLE_SETTLES = 3  # where nothing changes, the settle reader comes this many times more seldom
 FIRST_LOOK_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 300.0
 
@@ -23,6 +24,16 @@ def read_began(answered_at: datetime, took: timedelta) -> datetime:
     Whatever is stamped later may be missing from the answer, so this is as far as a cursor may move.
     """
     return (answered_at - took).replace(microsecond=0)
+
+
+def settled(before: datetime | None, *, covered: datetime | None, began: datetime, fresh: datetime) -> datetime | None:
+    """How far a mirror is known complete after a settling read that began at `began` and read up to `fresh`.
+
+    `covered`: what the org itself called final before the read was sent (it stops where the oldest transaction that was
+    still open began); None where it does not say. It never goes back, and never beyond what was read.
+    """
+    final = began - LONGEST_TRANSACTION if covered is None else covered
+    return max(filter(None, (before, min(final, fresh))))
 
 
 def young_since(began: datetime) -> datetime:

@@ -11,7 +11,9 @@ from worker.mirror.parts import part_of, short
 from worker.mirror.schema import BIGINT, NUMERIC, READ, TEXT, Column, TableSpec
 
 TOMBSTONES = "_tombstones"
-CAUSES = ("deleted", "merged", "invisible")  # invisible: neither query nor queryAll shows it: purged, or not shared now
+# Why a record left. invisible: neither query nor queryAll shows it: purged, or not shared now; filtered: it is there and
+# does not meet the mirror's row filter.
+CAUSES = ("deleted", "merged", "invisible", "filtered")
 
 
 def type_sql(column: Column) -> sql.Composable:
@@ -33,6 +35,16 @@ def create_schema(schema: str) -> list[sql.Composed]:
               PRIMARY KEY (object, id))
             """
         ).format(sql.Identifier(schema, TOMBSTONES), causes),
+    ]
+
+
+def cause_check(schema: str) -> list[sql.Composed]:
+    """Replace the tombstones' check by one that knows every cause."""
+    table, causes = sql.Identifier(schema, TOMBSTONES), sql.SQL(", ").join(map(sql.Literal, CAUSES))
+    name = sql.Identifier("_tombstones_cause_check")
+    return [
+        sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(table, name),
+        sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK (cause IN ({}))").format(table, name, causes),
     ]
 
 

@@ -68,6 +68,7 @@ def describe(work: Work) -> None:
             request_run(session, work.mirror.id, "backfill", "drift")  # an earlier one may have ended badly
         _found_again(session, work)
         work.set_mirror(session, described_at=NOW, columns=list(spec.names))
+        work.note_skew(session)
         work.set(session, options=work.option(describe=False))
     work.reload()
 
@@ -148,7 +149,7 @@ def _spec(session: Session, work: Work, now: ObjectDescribe) -> TableSpec:
     table = work.mirror.table_name if work.mirror.describe is not None else table_name(now.name)
     places = tables.layout(session, work.schema, table)
     try:
-        return table_spec(now, chosen=work.mirror.fields, table=table, layout=places)
+        return table_spec(now, chosen=work.mirror.fields, table=table, layout=places, row_filter=work.mirror.row_filter)
     except UnfitObjectError as error:
         if work.mirror.state != "live":
             raise

@@ -9,17 +9,39 @@ from sqlalchemy.orm import Session
 
 from models.connection import Connection
 from models.mirror import Mirror, Run, RunPage
+from worker.mirror import child_reads
 from worker.mirror.pages import FREE
 
+# Mirrors of one connection share a call: those that are due within a quarter of their interval come along.
 SCHEDULE = """
 WITH due AS (
   SELECT m.id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
    WHERE m.state = 'live' AND m.next_refresh_at <= :now
-   ORDER BY m.next_refresh_at LIMIT 1000 FOR UPDATE OF m SKIP LOCKED),
+   ORDER BY m.next_refresh_at LIMIT 1000),
+chosen AS (
+  SELECT m.id FROM sfsync.mirrors m
+   WHERE m.state = 'live' AND (m.id IN (SELECT id FROM due)
+      OR (m.next_refresh_at <= :now + make_interval(secs => least(coalesce(m.effective_seconds, m.refresh_seconds) / 4, 15))
+          AND m.connection_id IN (SELECT connection_id FROM sfsync.mirrors WHERE id IN (SELECT id FROM due))))
+     AND NOT EXISTS (SELECT FROM sfsync.runs h WHERE h.mirror_id = m.id AND h.kind = 'refresh' AND h.state = 'parked'
+                        AND h.options ->> 'held' IS NOT NULL)  -- it waits for a person: another would only ask the same
+     FOR UPDATE OF m SKIP LOCKED),
 moved AS (
   UPDATE sfsync.mirrors m SET next_refresh_at = :now + make_interval(secs => coalesce(m.effective_seconds, m.refresh_seconds))
-    FROM due WHERE m.id = due.id RETURNING m.id)
+    FROM chosen WHERE m.id = chosen.id RETURNING m.id)
 INSERT INTO sfsync.runs (mirror_id, kind, lane, cause) SELECT id, 'refresh', 'refresh', 'timetable' FROM moved
+ON CONFLICT (mirror_id, kind) WHERE state = 'ready' DO NOTHING
+RETURNING id
+"""
+
+SCHEDULE_SETTLES = """
+WITH due AS (
+  SELECT m.id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
+   WHERE m.state = 'live' AND m.next_settle_at <= :now
+   ORDER BY m.next_settle_at LIMIT 1000 FOR UPDATE OF m SKIP LOCKED),
+moved AS (
+  UPDATE sfsync.mirrors m SET next_settle_at = :now + make_interval(secs => :pause) FROM due WHERE m.id = due.id RETURNING m.id)
+INSERT INTO sfsync.runs (mirror_id, kind, lane, cause) SELECT id, 'settle', 'refresh', 'timetable' FROM moved
 ON CONFLICT (mirror_id, kind) WHERE state = 'ready' DO NOTHING
 RETURNING id
 """
@@ -64,7 +86,10 @@ def due_pages(session: Session, lane: str | None = None, limit: int = 100) -> Se
     return session.execute(query if lane is None else query.where(Run.lane == lane)).all()
 
 
-def schedule_refreshes(session: Session, now: datetime | None = None) -> list[int]:
-    """Ask for a refresh of every live mirror whose time has come; ids of the new runs. A missed interval is not made up for."""
+def schedule_refreshes(session: Session, settle_seconds: float, now: datetime | None = None) -> list[int]:
+    """Ask for the fresh and settle reads of every live mirror whose time has come, and for children that wait; ids of the
+    new runs. A missed interval is not made up for."""
     moment = now or session.scalar(func.clock_timestamp())
-    return list(session.scalars(text(SCHEDULE), {"now": moment}))
+    runs = list(session.scalars(text(SCHEDULE), {"now": moment}))
+    runs += session.scalars(text(SCHEDULE_SETTLES), {"now": moment, "pause": settle_seconds})
+    return runs + child_reads.start(session)

@@ -5,16 +5,16 @@ Stages: begin → ask → wait → pages → loaded → (staged: look →) done.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from worker.log import get_logger
-from worker.mirror import bulk_read, by_id, intake, store, suspects, tables
-from worker.mirror.cursor import young_since
+from worker.mirror import bulk_read, by_id, guard, store, suspects, tables
+from worker.mirror.cursor import settled, young_since
 from worker.mirror.describing import describe
 from worker.mirror.work import NOW, Work, keep_rejects
-from worker.salesforce import soql
 from worker.salesforce.limits import COLLECTION_RETRIEVE_IDS
 from worker.steps import Done, Step
 
@@ -38,17 +38,7 @@ def prepare(work: Work) -> None:
             work.set_mirror(session, state="loading")
         else:
             tables.make_staging(session, spec, work.schema, staging)
-        work.set(session, stage="ask", columns=list(spec.fields), staging=staging)
-
-
-def ask(work: Work) -> Step | None:
-    """Ask for every record that is not deleted, archived ones included."""
-    spec = work.spec
-    archived = spec.has("IsArchived") and spec.has("IsDeleted")
-    where = "IsDeleted = false" if archived else None
-    query = soql.select(spec.object, work.run.columns or (), where=where)
-    bulk_read.ask(work, query, all_rows=archived)
-    return None
+        work.set(session, stage="ask", columns=list(spec.fields), staging=staging, window_start=None)
 
 
 def loaded(work: Work) -> Step | None:
@@ -66,9 +56,14 @@ def loaded(work: Work) -> Step | None:
 def go_live(session: Session, work: Work, **counters: int) -> None:
     """The mirror holds all that was stamped before the run's job was created; later changes are the fresh reader's."""
     cursor = max(filter(None, (work.mirror.fresh_cursor, work.began)))
-    soon: dict[str, Any] = {"next_refresh_at": NOW} if work.mirror.state != "live" else {}
+    final = settled(work.mirror.settled_cursor, covered=work.covered, began=work.began, fresh=cursor)
+    soon: dict[str, Any] = {}
+    if work.mirror.state != "live":
+        pause = timedelta(seconds=work.deps.settings.settle_seconds)
+        soon = {"next_refresh_at": NOW, "next_settle_at": NOW + pause}
     soon["has_rows"] = tables.has_rows(session, work.spec, work.schema)
-    work.set_mirror(session, state="live", fresh_cursor=cursor, refreshed_at=work.began, **soon)
+    work.set_mirror(session, state="live", fresh_cursor=cursor, settled_cursor=final, refreshed_at=work.began, **soon)
+    work.note_skew(session)
     work.finish(session, **counters)
 
 
@@ -87,7 +82,7 @@ def merge_staged(work: Work) -> None:
 
 def look(work: Work) -> Step | None:
     """Read the suspects again by Id: only what the org itself no longer shows leaves the mirror."""
-    look_at_all(work, work.run.columns or ())
+    look_at_all(work, work.spec.fields)
     with work.deps.database.transaction() as session:
         bulk_read.check_suspects(session, work)
         go_live(session, work)
@@ -110,12 +105,10 @@ def _look_at_some(work: Work, fields: Sequence[str]) -> bool:
         return False
     found = by_id.read(work.client, work.spec, ids, fields)
     with work.deps.database.transaction() as session:
-        staged, taken = intake.look(session, target, found.data)
+        options = guard.check(session, work, found, len(ids))
+        merged, taken = by_id.merge(session, target, found)
         keep_rejects(session, work.mirror.id, work.run.id, taken)
-        assert staged.staging is not None
-        merged = store.merge(session, target, staged.staging, young=young_since(found.began))
-        buried = store.bury(session, target, found.gone, found.began)
         suspects.close(session, work.schema, work.suspects, ids, "looked")
-        deleted = work.run.rows_deleted + merged.deleted + buried
-        work.set(session, rows_deleted=deleted, rows_changed=work.run.rows_changed + merged.changed, attempts=0)
+        deleted, changed = work.run.rows_deleted + merged.deleted, work.run.rows_changed + merged.changed
+        work.set(session, rows_deleted=deleted, rows_changed=changed, options=options, attempts=0)
     return True

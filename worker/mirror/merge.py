@@ -6,6 +6,7 @@ The same rule decides between a row and its tombstone. Running a merge twice cha
 
 Parameters of the statements: `object`, `read` (number of the read), `young` (an instant; see cursor.young_since).
 All statements of one merge run in one transaction, alone on their mirror (store.merge takes a lock), in this order.
+Records that leave or come back are noted in the temporary table `_moved`: their children may have changed with them.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,10 @@ from worker.mirror.parts import part_of
 from worker.mirror.schema import TableSpec
 
 OLDEST = sql.SQL("'-infinity'::timestamptz")
+MOVED = sql.Identifier("pg_temp", "_moved")
+KEEP_MOVED = sql.SQL(
+    'CREATE TEMPORARY TABLE IF NOT EXISTS _moved (id text COLLATE "C" NOT NULL, restored boolean NOT NULL) ON COMMIT DROP'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class Names:
             staged_v=sql.SQL("({}, %(read)s)").format(self._stamp("s")),
             tombstone_v=sql.SQL("(coalesce(t.systemmodstamp, {}), t._read)").format(OLDEST),
             stamp=self._stamp("s"),
+            moved=MOVED,
             **parts,
         )
 
@@ -94,7 +100,11 @@ def merge(names: Names) -> dict[str, sql.Composed]:
         statements |= {
             "buried": _bury(names),
             "deleted": names.fill(
-                "DELETE FROM {mirror} m USING {staging} s WHERE s.isdeleted AND m.id = s.id AND {mirror_v} < {staged_v}"
+                """
+                WITH gone AS (DELETE FROM {mirror} m USING {staging} s
+                               WHERE s.isdeleted AND m.id = s.id AND {mirror_v} < {staged_v} RETURNING m.id)
+                INSERT INTO {moved} SELECT id, false FROM gone
+                """
             ),
         }
     statements |= {
@@ -102,8 +112,10 @@ def merge(names: Names) -> dict[str, sql.Composed]:
         "confirmed": _confirm(names),
         "revived": names.fill(
             """
-            DELETE FROM {tombstones} t USING {staging} s
-             WHERE {alive} AND t.object = %(object)s AND t.id = s.id AND {tombstone_v} < {staged_v}
+            WITH back AS (DELETE FROM {tombstones} t USING {staging} s
+                           WHERE {alive} AND t.object = %(object)s AND t.id = s.id AND {tombstone_v} < {staged_v}
+                          RETURNING t.id)
+            INSERT INTO {moved} SELECT id, true FROM back
             """,
             alive=_alive(names),
         ),
@@ -130,6 +142,7 @@ def _bury(names: Names) -> sql.Composed:
     winner = sql.SQL("s.masterrecordid" if "masterrecordid" in names.columns else "NULL::text")
     return names.fill(
         """
+        WITH buried AS (
         INSERT INTO {tombstones} AS t (object, id, deleted_at, cause, winner_id, systemmodstamp, _read)
         SELECT %(object)s, s.id, {stamp}, CASE WHEN {winner} IS NULL THEN 'deleted' ELSE 'merged' END, {winner}, {stamp},
                %(read)s
@@ -139,6 +152,9 @@ def _bury(names: Names) -> sql.Composed:
            SET deleted_at = EXCLUDED.deleted_at, cause = EXCLUDED.cause, winner_id = EXCLUDED.winner_id,
                systemmodstamp = EXCLUDED.systemmodstamp, _read = EXCLUDED._read
          WHERE {tombstone_v} < (EXCLUDED.systemmodstamp, EXCLUDED._read)
+        RETURNING t.id, t.xmax = 0 AS is_new)
+        INSERT INTO {moved} SELECT b.id, false FROM buried b
+         WHERE is_new AND NOT EXISTS (SELECT FROM {mirror} m WHERE m.id = b.id)  -- never here; else "deleted" notes it
         """,
         winner=winner,
     )
@@ -295,18 +311,47 @@ def living(names: Names) -> sql.Composed:
     return names.fill("SELECT count(*) FROM {staging} s WHERE {alive}", alive=_alive(names))
 
 
-def bury_unseen(names: Names) -> sql.Composed:
-    """Records that a read by Id (`ids`) did not find at all, at the org's time `began`."""
+def leave(names: Names) -> sql.Composed:
+    """Take out records that a read at the org's time `began` did not show among `ids`, with tombstones of this `cause`; how
+    many were here."""
     return names.fill(
         """
         WITH gone AS (DELETE FROM {mirror} m WHERE m.id = ANY(%(ids)s) AND m._read < %(read)s
-                      RETURNING m.id, {mirror_stamp} AS stamp)
+                      RETURNING m.id, {mirror_stamp} AS stamp),
+        buried AS (
         INSERT INTO {tombstones} AS t (object, id, deleted_at, cause, systemmodstamp, _read)
-        SELECT %(object)s, id, %(began)s, 'invisible', stamp, %(read)s FROM gone
+        SELECT %(object)s, id, %(began)s, %(cause)s, stamp, %(read)s FROM gone
         ON CONFLICT (object, id) DO UPDATE SET systemmodstamp = EXCLUDED.systemmodstamp, _read = EXCLUDED._read,
-               deleted_at = EXCLUDED.deleted_at, cause = EXCLUDED.cause
-         WHERE {tombstone_v} < (EXCLUDED.systemmodstamp, EXCLUDED._read)
+               deleted_at = EXCLUDED.deleted_at, cause = EXCLUDED.cause, winner_id = NULL
+         WHERE {tombstone_v} < (EXCLUDED.systemmodstamp, EXCLUDED._read)),
+        noted AS (
+        INSERT INTO {moved} SELECT id, false FROM gone WHERE %(cause)s <> 'filtered')  -- such a parent is still there
+        SELECT count(*) FROM gone
         """,
+        mirror_stamp=names._stamp("m"),
+    )
+
+
+def held(names: Names) -> sql.Composed:
+    """Which of `ids` are here, as an earlier read brought them."""
+    return names.fill("SELECT m.id FROM {mirror} m WHERE m.id = ANY(%(ids)s) AND m._read < %(read)s ORDER BY m.id")
+
+
+def behind(names: Names) -> sql.Composed:
+    """Staged records (id, stamp, perhaps isdeleted) of which we hold an older version or none: `id`, `kind`.
+
+    What is equal in stamp is taken for equal: a staged deletion of a record that is here is not.
+    """
+    return names.fill(
+        """
+        SELECT s.id, CASE WHEN m.id IS NULL THEN 'missing' ELSE 'older' END AS kind
+          FROM {staging} s
+          LEFT JOIN {mirror} m ON m.id = s.id
+          LEFT JOIN {tombstones} t ON t.object = %(object)s AND t.id = s.id
+         WHERE CASE WHEN {alive} THEN (m.id IS NULL OR {mirror_stamp} < {stamp}) AND (t.id IS NULL OR {tombstone_v} < {staged_v})
+                    ELSE (m.id IS NOT NULL AND {mirror_v} < {staged_v}) OR (m.id IS NULL AND t.id IS NULL) END
+        """,
+        alive=_alive(names),
         mirror_stamp=names._stamp("m"),
     )
 

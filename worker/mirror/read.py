@@ -31,8 +31,8 @@ class Page:
 FIND = """
 SELECT m.object, c.schema_name, m.table_name, m.state, m.stamp_field,
        ARRAY(SELECT field ->> 'name' FROM jsonb_array_elements(m.describe -> 'fields') AS field) AS fields,
-       extract(epoch FROM clock_timestamp() - m.fresh_cursor) AS fresh_lag,
-       extract(epoch FROM clock_timestamp() - m.settled_cursor) AS settled_lag
+       sfsync.lag(m.fresh_cursor, m.clock_skew_seconds) AS fresh_lag,
+       sfsync.lag(m.settled_cursor, m.clock_skew_seconds) AS settled_lag
   FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id
  WHERE m.connection_id = :connection AND lower(m.object) = lower(:object) AND m.describe IS NOT NULL
 """

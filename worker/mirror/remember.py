@@ -9,8 +9,7 @@ from models.connection import Connection
 from models.mirror import Mirror, read_numbers
 from worker.attribution import attributed
 from worker.errors import SchemaChangedError, TransientError
-from worker.mirror import by_id, intake, store
-from worker.mirror.cursor import young_since
+from worker.mirror import by_id
 from worker.mirror.deps import MirrorDeps
 from worker.mirror.store import Target
 from worker.mirror.work import keep_rejects, spec_of
@@ -55,8 +54,5 @@ def remember(deps: MirrorDeps, connection_id: int, object_name: str, ids: Sequen
 
 def _merge(deps: MirrorDeps, target: Target, found: by_id.Found) -> None:
     with deps.database.transaction() as session:
-        staged, taken = intake.look(session, target, found.data)
+        _, taken = by_id.merge(session, target, found)
         keep_rejects(session, target.mirror_id, None, taken)
-        assert staged.staging is not None
-        store.merge(session, target, staged.staging, young=young_since(found.began))
-        store.bury(session, target, found.gone, found.began)

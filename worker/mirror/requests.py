@@ -12,7 +12,14 @@ from worker.errors import SettingsError
 from worker.mirror.schema import table_name
 from worker.salesforce.soql import name
 
-LANES = {"load": "backfill", "backfill": "backfill", "verify": "backfill", "refresh": "refresh"}
+LANES = {
+    "load": "backfill",
+    "backfill": "backfill",
+    "verify": "backfill",
+    "refresh": "refresh",
+    "settle": "refresh",
+    "children": "refresh",
+}
 
 
 def ensure_mirror(

@@ -62,6 +62,7 @@ class TableSpec:
     """The table of one object: columns in describe's order, the id first. `stamp` is the field that orders versions.
 
     `parts`: how many tables hold the columns: more than one where a filled row would not fit into a page of Postgres.
+    `row_filter`: a SOQL condition; records that do not meet it are not kept. `replicateable`: getUpdated knows the object.
     """
 
     object: str
@@ -70,6 +71,8 @@ class TableSpec:
     skipped: tuple[str, ...]  # fields that are not kept: their values are not data of a row
     stamp: str | None
     parts: int = 1
+    row_filter: str | None = None
+    replicateable: bool = False
 
     def part(self, number: int, names: Collection[str] | None = None) -> tuple[str, ...]:
         """Names of the columns in one part; of all columns, or of those in `names`."""
@@ -134,6 +137,7 @@ def table_spec(
     chosen: Collection[str] | None = None,
     table: str | None = None,
     layout: Mapping[str, int] | None = None,
+    row_filter: str | None = None,
 ) -> TableSpec:
     """The table of `describe`, narrowed to the fields `chosen` (any case; None: all) and those that a mirror needs.
 
@@ -167,7 +171,16 @@ def table_spec(
     stamp = next((name for name in STAMPS if name in names), None)
     arranged = tuple(arrange(columns, layout or {}))
     parts = max([column.part for column in arranged] + list((layout or {}).values()))
-    return TableSpec(describe.name, table or table_name(describe.name), arranged, tuple(skipped), stamp, parts)
+    return TableSpec(
+        describe.name,
+        table or table_name(describe.name),
+        arranged,
+        tuple(skipped),
+        stamp,
+        parts,
+        row_filter or None,
+        describe.replicateable,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,11 @@ from worker.errors import (
     TransientError,
 )
 from worker.log import bound, get_logger
-from worker.mirror import backfill, bulk_read, load, refresh, sweep
+from worker.mirror import backfill, bulk_read, children, load, paged, reading, refresh, settle, sweep
 from worker.mirror.cursor import next_pause
 from worker.mirror.deps import MirrorDeps
 from worker.mirror.describing import lose
+from worker.mirror.guard import MassRemovalError, hold
 from worker.mirror.pages import load_page
 from worker.mirror.schema import UnfitObjectError
 from worker.mirror.work import LostObjectError, StartOverError, Work
@@ -45,27 +46,28 @@ RECONNECT_PAUSE = timedelta(minutes=1)
 
 Stage = Callable[[Work], Step | None]
 BULK: dict[str, Stage] = {"wait": bulk_read.look, "pages": bulk_read.pages, "lost": bulk_read.lost}
+READ: dict[str, Stage] = {**BULK, "ask": reading.ask, "paged": paged.pages}
 STAGES: dict[str, dict[str, Stage]] = {
-    "load": {**BULK, "begin": load.begin, "ask": load.ask, "loaded": load.loaded, "look": load.look},
-    "backfill": {
-        **BULK,
-        "begin": backfill.begin,
-        "ask": backfill.ask,
-        "loaded": backfill.loaded,
-        "look": backfill.look,
-    },
+    "load": {**READ, "begin": load.begin, "loaded": load.loaded, "look": load.look},
+    "backfill": {**READ, "begin": backfill.begin, "loaded": backfill.loaded, "look": backfill.look},
     "refresh": {
-        **BULK,
+        **READ,
         "begin": refresh.begin,
         "read": refresh.read,
-        "ask": refresh.ask,
         "loaded": refresh.loaded,
         "look": load.look,
     },
+    "settle": {
+        **READ,
+        "begin": settle.begin,
+        "read": settle.read,
+        "loaded": settle.loaded,
+        "look": settle.look,
+    },
+    "children": {"begin": children.begin, "read": children.read},
     "verify": {
-        **BULK,
+        **READ,
         "begin": sweep.begin,
-        "ask": sweep.ask,
         "loaded": sweep.loaded,
         "refresh": sweep.refresh,
         "confirm": sweep.confirm,
@@ -148,6 +150,8 @@ def after(work: Work, error: Exception) -> Step | None:
     log.warning("run.failed_step", stage=work.run.stage, error=text, kind=type(error).__name__)
     work.keeper.check()
     match error:
+        case MassRemovalError():
+            return hold(work, error)
         case StartOverError():
             return work.restart(text, describe=error.describe)
         case SchemaChangedError():

@@ -11,11 +11,13 @@ from sqlalchemy.orm import Session
 
 from worker.db import raw
 from worker.errors import OrgComplaint, SchemaChangedError
+from worker.mirror import child_reads
 from worker.mirror import merge as statements
 from worker.mirror.merge import Names
 from worker.mirror.schema import TableSpec
 from worker.mirror.tables import LOCKS
 
+INVISIBLE, FILTERED = "invisible", "filtered"  # why a read did not show a record
 LOOK = sql.Identifier("_look")  # a temporary table: rows of a read that are here (intake.look)
 
 
@@ -63,18 +65,25 @@ def check_columns(session: Session, target: Target) -> None:
         raise SchemaChangedError(200, (OrgComplaint("INVALID_FIELD", message),))
 
 
+def _begin(session: Session, mirror_id: int) -> psycopg.Connection[Any]:
+    lock_mirror(session, mirror_id)
+    connection = raw(session)
+    connection.execute(statements.KEEP_MOVED)
+    return connection
+
+
 def merge(session: Session, target: Target, staging: sql.Identifier, *, young: datetime | None) -> Merged:
     """Merge staged rows into the mirror; `young`: see cursor.young_since (None: no row is)."""
-    lock_mirror(session, target.mirror_id)
+    connection = _begin(session, target.mirror_id)
     check_columns(session, target)
     names = Names.of(target.spec, target.schema, staging, target.columns)
     values = {"object": target.spec.object, "read": target.read, "young": young or "infinity"}
-    connection = raw(session)
     counts: dict[str, int] = {}
     for what, statement in statements.merge(names).items():
         if what == "confirmed" and counts["changed"] == _living(connection, names):
             continue  # every row was written just now
         counts[what] = connection.execute(statement, values).rowcount
+    child_reads.follow(session, target.mirror_id)
     return Merged(changed=counts["changed"], deleted=counts.get("deleted", 0))
 
 
@@ -92,14 +101,23 @@ def fill(session: Session, target: Target, columns: Sequence[str], *, young: dat
     return max(raw(session).execute(one, values).rowcount for one in statements.fill(names, columns))
 
 
-def bury(session: Session, target: Target, ids: Sequence[str], began: datetime) -> int:
-    """Bury the records that a read by Id, begun at `began`, did not find at all; how many were here."""
+def leave(session: Session, target: Target, ids: Sequence[str], began: datetime, *, cause: str = INVISIBLE) -> int:
+    """Take out the records that a read, begun at `began`, did not show; how many were here."""
     if not ids:
         return 0
-    lock_mirror(session, target.mirror_id)
+    connection = _begin(session, target.mirror_id)
     names = Names.of(target.spec, target.schema, LOOK, target.columns)
-    values = {"object": target.spec.object, "read": target.read, "began": began, "ids": list(ids)}
-    return raw(session).execute(statements.bury_unseen(names), values).rowcount
+    values = {"object": target.spec.object, "read": target.read, "began": began, "ids": list(ids), "cause": cause}
+    (gone,) = connection.execute(statements.leave(names), values).fetchone() or (0,)
+    child_reads.follow(session, target.mirror_id)
+    return int(gone)
+
+
+def held(session: Session, target: Target, ids: Sequence[str]) -> list[str]:
+    """Which of `ids` are in the mirror as a read before `target.read` brought them."""
+    names = Names.of(target.spec, target.schema, LOOK, target.columns)
+    values = {"ids": list(ids), "read": target.read}
+    return [row[0] for row in raw(session).execute(statements.held(names), values).fetchall()]
 
 
 def forget(session: Session, target: Target, ids: Sequence[str]) -> None:

@@ -38,6 +38,12 @@ def _names(session: Session, target: Target, columns: Sequence[str]) -> Names:
     return names
 
 
+def make_behind(session: Session, target: Target, table: str) -> int:
+    """Fill a suspects table with what the staged ids and stamps show to be missing here or older; how many."""
+    query = statements.behind(_names(session, target, target.columns))
+    return _fill(session, target, table, query, {"read": target.read, "object": target.spec.object})
+
+
 def _fill(session: Session, target: Target, table: str, query: sql.Composed, values: dict[str, object]) -> int:
     connection, name = raw(session), sql.Identifier(target.schema, table)
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))

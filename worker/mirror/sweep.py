@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from models.mirror import Run, Verification
 from worker.errors import TransientError
 from worker.log import get_logger
-from worker.mirror import bulk_read, by_id, intake, load, store, suspects, tables
+from worker.mirror import bulk_read, by_id, guard, intake, reading, store, suspects, tables
 from worker.mirror.cursor import young_since
 from worker.mirror.damage import mend
 from worker.mirror.describing import describe
@@ -84,7 +84,7 @@ def _fill_first(work: Work) -> Step | None:
     return work.again(bulk_read.PAGES_PAUSE)
 
 
-ask = load.ask  # every record that is not deleted, archived ones included
+ask = reading.ask  # every record that is not deleted, archived ones included
 
 
 def compared(work: Work) -> list[str]:
@@ -166,8 +166,11 @@ def _confirm_some(work: Work) -> bool:
         staged, _ = intake.look(session, target, found.data)
         suspects.judge(session, staged, work.suspects, ids, compared=_judged(work), since=work.mirror.fresh_cursor)
         wrong = suspects.judged(session, work.schema, work.suspects, ids)
-        options = work.option(details=_details(session, work, staged, wrong))
+        details = _details(session, work, staged, wrong)
+        options = work.option(details=details)
         if repairing:
+            options |= guard.check(session, work, found, len(ids))
+            options["details"] = details
             options["repaired"] = options.get("repaired", 0) + _repair(session, target, staged, wrong, found)
         work.set(session, options=options, attempts=0)
     return True
@@ -188,8 +191,10 @@ def _details(session: Session, work: Work, staged: Target, wrong: dict[str, str]
 
 def _repair(session: Session, target: Target, staged: Target, wrong: dict[str, str], found: by_id.Found) -> int:
     assert staged.staging is not None
-    store.bury(session, target, [one for one in found.gone if one in wrong], found.began)
-    store.forget(session, target, [one for one in wrong if one not in found.gone])
+    for ids, cause in ((found.gone, store.INVISIBLE), (found.filtered, store.FILTERED)):
+        store.leave(session, target, [one for one in ids if one in wrong], found.began, cause=cause)
+    absent = {*found.gone, *found.filtered}
+    store.forget(session, target, [one for one in wrong if one not in absent])
     store.merge(session, target, staged.staging, young=young_since(found.began))
     return len(wrong)
 

@@ -44,6 +44,7 @@ def ensure_table(session: Session, spec: TableSpec, schema: str) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, DDL_LOCK))
     for statement in ddl.create_schema(schema):
         connection.execute(statement)
+    _widen_causes(connection, schema)
     if spec.parts > 1:
         wide.ensure(connection, spec, sql.Identifier(schema, spec.table))
         return
@@ -66,6 +67,19 @@ def rename_tombstones(session: Session, schema: str, before: str, after: str) ->
     """The object has another name now: so have its tombstones."""
     table = sql.Identifier(schema, ddl.TOMBSTONES)
     raw(session).execute(sql.SQL("UPDATE {} SET object = %s WHERE object = %s").format(table), (after, before))
+
+
+def _widen_causes(connection: psycopg.Connection[Any], schema: str) -> None:
+    """Tombstones of an older version may refuse a cause that it did not know."""
+    row = connection.execute(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = to_regclass(format('%%I.%%I', %s::text, %s::text))"
+        " AND conname = '_tombstones_cause_check'",
+        (schema, ddl.TOMBSTONES),
+    ).fetchone()
+    if row is not None and all(f"'{cause}'" in row[0] for cause in ddl.CAUSES):
+        return
+    for statement in ddl.cause_check(schema):
+        connection.execute(statement)
 
 
 def empty_table(session: Session, spec: TableSpec, schema: str) -> None:

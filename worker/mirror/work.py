@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from psycopg import sql
-from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy import CursorResult, DateTime, delete, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from models.connection import Connection
@@ -24,6 +24,7 @@ from worker.steps import Again, Done, Step
 
 NOW = func.clock_timestamp()
 MOST_RESTARTS = 5
+PROGRESS = frozenset({"place", "covered", "suspects", "absent", "looked"})  # options that say how far a read has come
 
 
 class StartOverError(Exception):
@@ -69,6 +70,12 @@ class Work:
         return self.run.read_started_at
 
     @property
+    def covered(self) -> datetime | None:
+        """What the org called final before the run's read was asked for; see finality."""
+        text = self.run.options.get("covered")
+        return datetime.fromisoformat(text) if text else None
+
+    @property
     def suspects(self) -> str:
         """Name of the run's suspects table."""
         return f"_suspects_{self.run.id}"
@@ -88,7 +95,6 @@ class Work:
 
     def reload(self) -> None:
         """Read run and mirror again, after a commit."""
-        self._counted = self.client.calls
         with self.deps.database.transaction() as session:
             run, mirror = session.get(Run, self.run.id), session.get(Mirror, self.mirror.id)
         if run is None or mirror is None:
@@ -105,6 +111,11 @@ class Work:
         )
         if cast(CursorResult[Any], changed).rowcount != 1:
             raise FencedError(f"run {self.run.id} is no longer ours")
+        self._counted = self.client.calls
+
+    def counted_elsewhere(self, calls: int) -> None:
+        """So many calls of our client are another run's."""
+        self._counted += calls
 
     def set_mirror(self, session: Session, **values: Any) -> None:
         """Change the mirror, in a transaction that `set` fences."""
@@ -165,9 +176,21 @@ class Work:
         with self.deps.database.transaction() as session:
             session.execute(delete(RunPage).where(RunPage.run_id == self.run.id))
             counters = dict.fromkeys(("rows_read", "rows_rejected", "nul_bytes"), 0)
-            options = self.option(restarts=restarts, describe=describe)
-            self.set(session, stage="begin", job_id=None, rows_expected=None, error=error, options=options, **counters)
+            kept = {name: value for name, value in self.run.options.items() if name not in PROGRESS}
+            options = {**kept, "restarts": restarts, "describe": describe}
+            window = dict.fromkeys(("window_start", "window_end", "job_id", "rows_expected"))
+            self.set(session, stage="begin", error=error, options=options, **window, **counters)
         return None
+
+    def org_now(self) -> datetime:
+        """About the org's time now, without a call: Postgres's clock and what we know of the org's."""
+        return self.deps.database.now() + timedelta(seconds=self.mirror.clock_skew_seconds)
+
+    def note_skew(self, session: Session) -> None:
+        """Keep how far the org's clock is ahead of Postgres's: lags are measured by the org's own."""
+        if self.client.org_time is not None:
+            ahead = func.extract("epoch", literal(self.client.org_time, DateTime(timezone=True)) - NOW)
+            self.set_mirror(session, clock_skew_seconds=func.round(ahead))
 
     def number_read(self, session: Session) -> int:
         """A number for the read that is about to be sent."""
@@ -177,7 +200,13 @@ class Work:
 def spec_of(mirror: Mirror) -> TableSpec:
     """The table of a mirror that was described."""
     assert mirror.describe is not None
-    return table_spec(parse(mirror.describe), chosen=mirror.fields, table=mirror.table_name, layout=mirror.layout)
+    return table_spec(
+        parse(mirror.describe),
+        chosen=mirror.fields,
+        table=mirror.table_name,
+        layout=mirror.layout,
+        row_filter=mirror.row_filter,
+    )
 
 
 def target_of(run: Run, mirror: Mirror, schema: str, *, mirror_as: int | None = None) -> Target:

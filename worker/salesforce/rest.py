@@ -1,16 +1,21 @@
 """REST: query, describe, getUpdated, getDeleted. Each function makes one call and returns plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
-from worker.errors import TransientError
+from worker.errors import SyncError, TransientError
 from worker.salesforce.client import OrgClient
 from worker.salesforce.errors import error_for
-from worker.salesforce.limits import QUERY_PAGE_RECORDS, QUERY_PAGE_RECORDS_MIN, URL_BYTES_SAFE
+from worker.salesforce.limits import (
+    COMPOSITE_SUBREQUESTS,
+    QUERY_PAGE_RECORDS,
+    QUERY_PAGE_RECORDS_MIN,
+    URL_BYTES_SAFE,
+)
 from worker.salesforce.soql import name
 
 
@@ -59,12 +64,12 @@ def query(client: OrgClient, soql: str, *, all_rows: bool = False, batch_size: i
     resource = "queryAll" if all_rows else "query"
     encoded = quote(soql, safe="")
     if len(encoded) > URL_BYTES_SAFE:
-        body = _by_composite(client, f"/services/data/v{client.options.version}/{resource}?q={encoded}")
+        (body,) = together(client, [query_part(soql, all_rows=all_rows)])
     else:
         size = min(max(batch_size, QUERY_PAGE_RECORDS_MIN), QUERY_PAGE_RECORDS)
         headers = {"Sforce-Query-Options": f"batchSize={size}"} if size != QUERY_PAGE_RECORDS else {}
         body = client.call("GET", resource, params={"q": soql}, headers=headers, idempotent=True).body
-    return _page(client, body)
+    return _page(client, _raised(body))
 
 
 def more(client: OrgClient, next_url: str) -> QueryPage:
@@ -74,18 +79,77 @@ def more(client: OrgClient, next_url: str) -> QueryPage:
     return _page(client, client.call("GET", next_url, idempotent=True).body)
 
 
-def _by_composite(client: OrgClient, url: str) -> Any:
-    part = {"method": "GET", "url": url, "referenceId": "q"}
-    answer = client.call(
-        "POST", "composite", json={"allOrNone": False, "compositeRequest": [part]}, idempotent=True
-    ).body
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One GET of a Composite call: a path below the API version's base, and what to ask with."""
+
+    path: str
+    params: Mapping[str, str]
+
+    def url(self, version: str) -> str:
+        """As a subrequest writes it."""
+        query = "&".join(f"{key}={quote(value, safe='')}" for key, value in self.params.items())
+        return f"/services/data/v{version}/{self.path}?{query}"
+
+
+def query_part(soql: str, *, all_rows: bool = False) -> Part:
+    """A query, as a part of a Composite call; at most COMPOSITE_QUERIES of these fit into one."""
+    return Part("queryAll" if all_rows else "query", {"q": soql})
+
+
+def updated_part(object_name: str, start: datetime, end: datetime) -> Part:
+    """See `get_updated`."""
+    return Part(f"sobjects/{name(object_name)}/updated/", {"start": _iso(start), "end": _iso(end)})
+
+
+def deleted_part(object_name: str, start: datetime, end: datetime) -> Part:
+    """See `get_deleted`."""
+    return Part(f"sobjects/{name(object_name)}/deleted/", {"start": _iso(start), "end": _iso(end)})
+
+
+def together(client: OrgClient, parts: Sequence[Part]) -> list[Any]:
+    """Several GETs in one Composite call, which counts once; they are carried out in this order.
+
+    For each its body, or the SyncError that it alone met. Raises what the call itself met.
+    """
+    if len(parts) > COMPOSITE_SUBREQUESTS:
+        raise ValueError(f"{len(parts)} parts are more than {COMPOSITE_SUBREQUESTS}")
+    requests = [
+        {"method": "GET", "url": part.url(client.options.version), "referenceId": f"r{number}"}
+        for number, part in enumerate(parts)
+    ]
+    body = {"allOrNone": False, "collateSubrequests": False, "compositeRequest": requests}
+    answer = client.call("POST", "composite", json=body, idempotent=True).body
     try:
-        result = answer["compositeResponse"][0]
-        status, body = int(result["httpStatusCode"]), result.get("body")
+        found = {str(one["referenceId"]): one for one in answer["compositeResponse"]}
+        return [_part_body(found[request["referenceId"]]) for request in requests]
     except (LookupError, TypeError, ValueError):
         raise _odd("composite") from None
-    if status >= 300:
-        raise error_for(status, body)
+
+
+def _part_body(result: Mapping[str, Any]) -> Any:
+    status, body = int(result["httpStatusCode"]), result.get("body")
+    return error_for(status, body) if status >= 300 else body
+
+
+def part_page(client: OrgClient, body: Any) -> QueryPage:
+    """The page that a query's part brought; raises its error."""
+    return _page(client, _raised(body))
+
+
+def part_updated(body: Any, end: datetime) -> Updated:
+    """What `updated_part` brought; raises its error."""
+    return _updated(_replicated(_raised(body), "updated"), end)
+
+
+def part_deleted(body: Any, end: datetime) -> Deleted:
+    """What `deleted_part` brought; raises its error."""
+    return _deleted(_replicated(_raised(body), "deleted"), end)
+
+
+def _raised(body: Any) -> Any:
+    if isinstance(body, SyncError):
+        raise body
     return body
 
 
@@ -121,24 +185,34 @@ def describe_global(client: OrgClient) -> list[dict[str, Any]]:
 
 def get_updated(client: OrgClient, object_name: str, start: datetime, end: datetime) -> Updated:
     """Ids created or changed in start ≤ t < end (whole minutes, at most 30 days back). Both aware."""
-    body = _replication(client, object_name, "updated", start, end)
-    return Updated([str(one) for one in body.get("ids") or []], _covered(body, end))
+    return _updated(_replication(client, object_name, "updated", start, end), end)
 
 
 def get_deleted(client: OrgClient, object_name: str, start: datetime, end: datetime) -> Deleted:
     """Records deleted in start ≤ t < end (whole minutes, more than one apart, at most 15 days back). Both aware."""
-    body = _replication(client, object_name, "deleted", start, end)
-    records = [(str(one["id"]), parse_instant(one["deletedDate"])) for one in body.get("deletedRecords") or []]
-    earliest = body.get("earliestDateAvailable")
-    return Deleted(records, parse_instant(earliest) if earliest else None, _covered(body, end))
+    return _deleted(_replication(client, object_name, "deleted", start, end), end)
 
 
 def _replication(client: OrgClient, object_name: str, which: str, start: datetime, end: datetime) -> Mapping[str, Any]:
     params = {"start": _iso(start), "end": _iso(end)}
-    body = client.call("GET", f"sobjects/{name(object_name)}/{which}/", params=params, idempotent=True).body
+    path = f"sobjects/{name(object_name)}/{which}/"
+    return _replicated(client.call("GET", path, params=params, idempotent=True).body, which)
+
+
+def _replicated(body: Any, which: str) -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
         raise _odd(which)
     return body
+
+
+def _updated(body: Mapping[str, Any], end: datetime) -> Updated:
+    return Updated([str(one) for one in body.get("ids") or []], _covered(body, end))
+
+
+def _deleted(body: Mapping[str, Any], end: datetime) -> Deleted:
+    records = [(str(one["id"]), parse_instant(one["deletedDate"])) for one in body.get("deletedRecords") or []]
+    earliest = body.get("earliestDateAvailable")
+    return Deleted(records, parse_instant(earliest) if earliest else None, _covered(body, end))
 
 
 def _covered(body: Mapping[str, Any], end: datetime) -> datetime:

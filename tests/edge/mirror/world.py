@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from models.connection import Connection
+from models.mirror import Mirror
 from tests.org import Org
 from worker.db import Database, raw
 from worker.errors import DisconnectedError, SyncError
@@ -63,6 +64,29 @@ class World:
         with self.database.transaction() as session:
             mirror_id = ensure_mirror(session, self.connection_id, name)
             return request_run(session, mirror_id, kind, "manual", options)
+
+    def mirror(self, name: str, **columns: Any) -> int:
+        """Make a mirror, with these columns of its row (row_filter, …); its id."""
+        with self.database.transaction() as session:
+            mirror_id = ensure_mirror(session, self.connection_id, name)
+            if columns:
+                session.execute(update(Mirror).where(Mirror.id == mirror_id).values(**columns))
+            return mirror_id
+
+    def write(self, name: str, record_id: str, **fields: Any) -> None:
+        """Change a record over the org's API, as somebody else would."""
+        client = self.client(self.connection_id)
+        client.call("PATCH", f"sobjects/{name}/{record_id}", json=fields, idempotent=False)
+        client.close()
+
+    def schedule(self) -> list[int]:
+        """Ask for everything that is due; ids of the runs."""
+        with self.database.transaction() as session:
+            return due.schedule_refreshes(session, self.settings.settle_seconds)
+
+    def calls(self, pattern: str) -> int:
+        """How many calls of the org's ledger have this in their path."""
+        return sum(pattern in call["path"] for call in self.org.control.ledger())
 
     def finish(self, run_id: int) -> dict[str, Any]:
         """Take steps until the run has ended; its row."""

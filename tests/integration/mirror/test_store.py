@@ -196,7 +196,7 @@ def test_a_record_that_was_not_found_by_id_is_buried_unless_a_later_read_saw_it(
     things.merge([row(2, 1)], read=9)
     with database.transaction() as session:
         ids = [record_id(1), record_id(2), record_id(3)]
-        assert store.bury(session, things.target(5), ids, datetime(2026, 1, 2, tzinfo=UTC)) == 1
+        assert store.leave(session, things.target(5), ids, datetime(2026, 1, 2, tzinfo=UTC)) == 1
     assert list(things.names()) == [record_id(2)]
     assert things.tombstones() == {record_id(1): ("invisible", None)}
 

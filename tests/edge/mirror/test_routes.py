@@ -1,0 +1,174 @@
+"""How a read goes: several mirrors in one call, by REST where Bulk does not serve, again after a lost cursor, in parts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.edge.mirror.world import World, make_world
+from tests.org import start_org
+from worker.db import Database
+from worker.mirror import steps
+
+REFUSED = [{"errorCode": "INVALIDENTITY", "message": "Entity 'Contact' is not supported by the Bulk API."}]
+TIMEOUT = [{"errorCode": "QUERY_TIMEOUT", "message": "Your query request was running for too long."}]
+LOST = [{"errorCode": "INVALID_QUERY_LOCATOR", "message": "invalid query locator"}]
+QUERY = r"/query(All)?\?"
+MORE = r"/query(All)?/"
+
+
+@pytest.fixture
+def world(tmp_path: Path, database: Database) -> Iterator[World]:
+    with (
+        start_org(tmp_path / "org", seed="Account=60,Contact=2200,Opportunity=30") as org,
+        make_world(org, database, claim_seconds=5) as made,
+    ):
+        yield made
+
+
+def refuse_bulk(world: World) -> None:
+    world.org.control.add_fault(
+        match={"method": "POST", "path_regex": "/jobs/query", "times": None}, action={"status": 400, "body": REFUSED}
+    )
+
+
+def spoil(world: World, path: str, body: object, *, times: int = 1, skip: int = 0) -> None:
+    world.org.control.add_fault(
+        match={"method": "GET", "path_regex": path, "times": times, "skip": skip}, action={"status": 400, "body": body}
+    )
+
+
+def live(world: World, *names: str) -> None:
+    for name in names:
+        world.do(name)
+    world.query("UPDATE sfsync.mirrors SET next_refresh_at = clock_timestamp(), next_settle_at = '2090-01-01'")
+
+
+def test_mirrors_that_are_due_together_share_one_call(world: World) -> None:
+    live(world, "Account", "Opportunity", "User")
+    changed = world.org.control.change_rows("Account", count=3)
+    world.org.control.delete_rows("Opportunity", count=2)
+    runs = world.schedule()
+    world.org.control.clear_ledger()
+    steps.step(world.deps, runs[0])
+    assert [world.run(one)["state"] for one in runs] == ["done", "done", "done"]
+    assert [call["path"].split("?")[0].rsplit("/", 1)[1] for call in world.org.control.ledger()] == ["composite"]
+    assert sorted(world.run(one)["calls"] for one in runs) == [0, 0, 1]
+    assert sum(world.run(one)["rows_changed"] for one in runs) == len(changed)
+    assert sum(world.run(one)["rows_deleted"] for one in runs) == 2
+    for name in ("Account", "Opportunity", "User"):
+        assert world.verify(name)["differences"] == 0
+
+
+def test_what_one_of_them_meets_stops_none_of_the_others(world: World) -> None:
+    live(world, "Account", "Opportunity")
+    world.org.control.change_rows("Opportunity", count=3)
+    world.org.control.add_field("Account", "Gone__c", type="double", precision=18, scale=2)
+    world.query("UPDATE sfsync.mirrors SET described_at = '2000-01-01' WHERE object = 'Account'")
+    world.do("Account", "refresh")
+    world.query("UPDATE sfsync.runs SET state = 'done', finished_at = now() WHERE state = 'ready'")  # its back-fill
+    world.org.control.remove_field("Account", "Gone__c")
+    world.query("UPDATE sfsync.mirrors SET next_refresh_at = clock_timestamp()")
+    runs = {
+        world.one(
+            "SELECT m.object FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id WHERE r.id = :id", id=one
+        )["object"]: one
+        for one in world.schedule()
+    }
+    steps.step(world.deps, runs["Opportunity"])
+    assert world.run(runs["Opportunity"])["state"] == "done"
+    alone = world.run(runs["Account"])
+    assert (alone["state"], alone["options"]["alone"], alone["claim_until"]) == ("ready", True, None)
+    assert world.finish(runs["Account"])["state"] == "done"
+    assert world.verify("Account")["differences"] == 0
+
+
+def test_a_mirror_that_is_due_in_a_moment_comes_along_and_one_of_later_does_not(world: World) -> None:
+    live(world, "Account", "Opportunity")
+    world.query(
+        "UPDATE sfsync.mirrors SET next_refresh_at = next_refresh_at + interval '14 s' WHERE object = 'Account'"
+    )
+    assert len(world.schedule()) == 2
+    world.query("DELETE FROM sfsync.runs WHERE state = 'ready'")
+    world.query("UPDATE sfsync.mirrors SET next_refresh_at = clock_timestamp()")
+    world.query(
+        "UPDATE sfsync.mirrors SET next_refresh_at = next_refresh_at + interval '20 s' WHERE object = 'Account'"
+    )
+    assert len(world.schedule()) == 1
+
+
+def test_an_object_that_bulk_refuses_is_loaded_by_rest_and_asked_so_from_then_on(world: World) -> None:
+    refuse_bulk(world)
+    spoil(world, MORE, LOST)
+    run = world.do("Contact")
+    assert (run["rows_read"], run["rows_expected"], run["job_id"]) == (2200, 2200, None)
+    assert world.query("SELECT count(*) FROM salesforce.contact") == [(2200,)]
+    assert world.one("SELECT route FROM sfsync.mirrors")["route"] == "rest"
+    world.org.control.clear_ledger()
+    world.settings = world.settings.model_copy(update={"bulk_threshold_rows": 1000})
+    world.org.control.change_rows("Contact", count=2100, seed=1)
+    gone = world.org.control.delete_rows("Contact", count=10, seed=2)
+    spoil(world, MORE, LOST)
+    run = world.do("Contact", "refresh")
+    assert (run["rows_deleted"], run["job_id"], world.calls("/jobs/query")) == (10, None, 0)
+    assert world.query("SELECT count(*) FROM salesforce.contact WHERE id = ANY(%s)", gone) == [(0,)]
+    assert world.verify("Contact")["differences"] == 0
+
+
+def test_a_load_by_rest_goes_on_where_it_was_interrupted(world: World) -> None:
+    refuse_bulk(world)
+    spoil(world, MORE, [{"errorCode": "UNKNOWN_EXCEPTION", "message": "try again"}])
+    run_id = world.ask("Contact")
+    steps.step(world.deps, run_id)
+    run = world.run(run_id)
+    assert (run["state"], run["stage"], run["rows_read"], run["claim_until"]) == ("ready", "paged", 2000, None)
+    world.org.control.clear_ledger()
+    run = world.finish(run_id)
+    assert (run["state"], run["rows_read"]) == ("done", 2200)
+    assert world.calls("describe") == 0
+    assert world.verify("Contact")["differences"] == 0
+
+
+def test_a_query_that_runs_too_long_is_asked_for_less_until_it_is_answered(world: World) -> None:
+    refuse_bulk(world)
+    spoil(world, QUERY, TIMEOUT, times=3)
+    run = world.do("Contact")
+    assert (run["rows_read"], run["options"]["place"]["limit"]) == (2200, 500)
+    assert world.query("SELECT count(*) FROM salesforce.contact") == [(2200,)]
+
+
+def test_a_refresh_that_runs_too_long_goes_by_bulk(world: World) -> None:
+    live(world, "Account")
+    world.org.control.change_rows("Account", count=5)
+    spoil(world, QUERY, TIMEOUT)
+    run = world.do("Account", "refresh")
+    assert (run["job_id"] is not None, run["rows_changed"]) == (True, 5)
+
+
+def test_a_cursor_that_is_lost_in_the_middle_of_a_refresh_loses_nothing(world: World) -> None:
+    live(world, "Contact")
+    world.org.control.change_rows("Contact", count=2200)  # the first 2,000 share one stamp
+    spoil(world, MORE, LOST, times=1)
+    run = world.do("Contact", "refresh")
+    assert (run["rows_read"], run["rows_changed"], run["job_id"]) == (2200, 2200, None)
+    assert world.verify("Contact")["differences"] == 0
+
+
+def test_a_query_too_long_for_a_url_goes_inside_a_composite_call(world: World) -> None:
+    for number in range(220):
+        world.org.control.add_field("Account", f"A_rather_long_name_for_a_field_{number}__c", length=20)
+    live(world, "Account")
+    world.org.control.change_rows("Account", count=5)
+    world.org.control.clear_ledger()
+    assert world.do("Account", "refresh")["rows_changed"] == 5
+    assert [call["path"].split("?")[0].rsplit("/", 1)[1] for call in world.org.control.ledger()] == ["composite"]
+
+
+def test_an_empty_object_is_loaded_refreshed_and_settled(world: World) -> None:
+    live(world, "Lead")
+    assert world.do("Lead", "refresh")["rows_read"] == 0
+    assert world.do("Lead", "settle")["rows_read"] == 0
+    world.org.control.create_rows("Lead", count=2)
+    assert world.do("Lead", "refresh")["rows_changed"] == 2
+    refuse_bulk(world)
+    assert world.do("Lead", "load")["rows_read"] == 2
