@@ -40,6 +40,7 @@ REMEMBER_AFTER_SECONDS = 2.0  # a busy queue tells the mirror of several batches
 TURN_SECONDS = 5.0  # how long one queue is served before others get their turn
 KEYS_TAKEN_FOR = timedelta(days=7)  # before the org is asked again whether it heeds idempotency keys
 KEYS_NOT_TAKEN_FOR = timedelta(days=1)
+KEYS_NOT_TOLD_FOR = timedelta(minutes=5)  # … when it could not say
 
 
 def serve(deps: ActionDeps, queue_id: int) -> Step:
@@ -163,9 +164,13 @@ def _may_take_key(deps: ActionDeps, queue: Queue, chosen: Sequence[Pending]) -> 
 
 
 def _ask_for_keys(deps: ActionDeps, queue: Queue, client: OrgClient) -> None:
-    """Learn once whether the org heeds idempotency keys for this object, and keep it."""
-    takes = ui_records.takes_keys(client, queue.object, uuid4())
-    lasts = KEYS_TAKEN_FOR if takes else KEYS_NOT_TAKEN_FOR
+    """Learn once whether the org heeds idempotency keys for this object, and keep it. Nothing waits for an API that is away."""
+    try:
+        takes = ui_records.takes_keys(client, queue.object, uuid4())
+        lasts = KEYS_TAKEN_FOR if takes else KEYS_NOT_TAKEN_FOR
+    except TransientError as error:
+        log.info("actions.keys_not_told", error=str(error))
+        takes, lasts = False, KEYS_NOT_TOLD_FOR
     with deps.database.transaction() as session:
         claims.keep_keys_taken(session, queue, takes=takes, lasts=lasts)
     log.info("actions.keys_asked_for", takes=takes)

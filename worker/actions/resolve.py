@@ -165,11 +165,16 @@ def _by_content(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], now: 
 
 
 ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(1, CAST(:queue AS int))"
+# One user of the org may have several connections: records that one of them made are not to be taken for another's.
+SAME_USER = """
+SELECT c.id FROM public.salesforce_oauth_tokens c JOIN public.salesforce_oauth_tokens me ON me.id = :connection
+ WHERE c.id = me.id OR c.salesforce_user_id = me.salesforce_user_id
+"""
 # Every sending that may have made a record whose id is not written down yet.
 UNDER_WAY = """
 SELECT CAST(fields AS text) AS fields FROM sfsync.actions
- WHERE connection_id = :connection AND object = :object AND operation IN ('create', 'upsert')
-   AND (state = 'sending' OR state = 'in_doubt' AND external_id_field IS NOT NULL)
+ WHERE connection_id = ANY(:connections) AND object = :object AND operation IN ('create', 'upsert')
+   AND (state = 'sending' OR state = 'in_doubt' AND (external_id_field IS NOT NULL OR connection_id <> :connection))
 """
 DOUBTFUL = """
 SELECT id, CAST(fields AS text) AS fields, sent_at FROM sfsync.actions
@@ -179,7 +184,7 @@ SELECT id, CAST(fields AS text) AS fields, sent_at FROM sfsync.actions
 """
 NAMED = """
 SELECT record_id FROM sfsync.actions
- WHERE connection_id = :connection AND operation IN ('create', 'upsert') AND record_id = ANY(:ids)
+ WHERE connection_id = ANY(:connections) AND operation IN ('create', 'upsert') AND record_id = ANY(:ids)
 """
 
 
@@ -187,11 +192,12 @@ def _pairing(session: Session, queue: Queue, describe: ObjectDescribe, records: 
     """Pair everything in doubt with what the org holds. The order of the statements matters, for each sees what was
     committed before it: a create that gets its outcome in between is still seen as under way, so its record is left alone.
     """
-    of_queue = {"connection": queue.connection_id, "object": queue.object}
+    connections = session.scalars(text(SAME_USER), {"connection": queue.connection_id}).all()
+    of_queue = {"connection": queue.connection_id, "connections": list(connections), "object": queue.object}
     session.execute(text(ONE_AT_A_TIME), {"queue": queue.id})
     flying = session.execute(text(UNDER_WAY), of_queue).all()
     doubtful = session.execute(text(DOUBTFUL), of_queue).all()
-    values = {"connection": queue.connection_id, "ids": [one.id for one in records]}
+    values = {"connections": list(connections), "ids": [one.id for one in records]}
     named = set(session.scalars(text(NAMED), values))
     return doubt.pair(
         [doubt.Suspect(row.id, _comparable(describe, row), row.sent_at - BEFORE) for row in doubtful],

@@ -139,6 +139,26 @@ def test_equal_unkeyed_creates_in_doubt_are_paired_one_to_one(world: World, name
     assert len(world.find("Campaign", name)) == 4
 
 
+def test_the_record_of_another_connection_of_the_same_user_is_not_adopted(world: World, name: str) -> None:
+    world.accept(plain(name))
+    world.step()
+    world.rows(
+        """
+        WITH other AS (
+            INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, salesforce_user_id)
+            SELECT 'other', grant_type, login_url, 'other', access_token, salesforce_user_id FROM salesforce_oauth_tokens
+            RETURNING id)
+        UPDATE sfsync.actions SET connection_id = other.id FROM other
+        """
+    )
+    world.spoil({"cut": "before"})
+    world.accept(plain(name))
+    for later in (0, 0, 700, 700):
+        world.step(later=timedelta(seconds=later))
+    assert world.states() == ["delivered", "delivered"]
+    assert len(world.find("Campaign", name)) == 2
+
+
 def test_an_unkeyed_create_is_not_sent_again_while_a_record_of_ours_is_unexplained(world: World, name: str) -> None:
     world.spoil({"cut": "before"})
     world.accept(plain(name))

@@ -259,6 +259,13 @@ def test_an_org_that_does_not_heed_keys_is_asked_nothing_by_them(keyed: World, n
     assert keyed.rows("SELECT takes_keys FROM sfsync.action_queues") == [(False,)]
 
 
+def test_an_org_that_cannot_say_whether_it_heeds_keys_holds_nothing_up(keyed: World, name: str) -> None:
+    keyed.org.control.add_fault(match={"path_regex": "ui-api/records", "times": None}, action={"status": 503})
+    keyed.accept(plain(name))
+    finish(keyed)
+    assert keyed.rows("SELECT state, way FROM sfsync.actions") == [("delivered", "collection")]
+
+
 def test_asking_whether_the_org_heeds_keys_creates_nothing(org: Org) -> None:
     before = org.control.status()["records"]
     assert ui_records.takes_keys(client_of(org), "Campaign", uuid.uuid4())
