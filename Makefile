@@ -42,7 +42,10 @@ check: $(STAMP) ## lint, types and import contracts
 bench: $(STAMP) ## first load and refresh against plain SQL (ROWS=100000)
 	@$(BIN)/python -m bench --rows $(or $(ROWS),100000)
 
+bench-shim: $(STAMP) ## what the shim accepts in a second, next to the bare insert
+	@$(BIN)/python -m bench.shim
+
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .sfsync build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help install demo up test test-full test-clients check bench clean
+.PHONY: help install demo up test test-full test-clients check bench bench-shim clean
