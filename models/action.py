@@ -208,6 +208,7 @@ class Action(Base):
             "finished_at",
             postgresql_where=text("state = 'delivered' AND remembered_at IS NULL"),
         ),
+        Index("ix_actions_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index(
             "ix_actions_made",
             "connection_id",

@@ -117,6 +117,7 @@ class Run(Base):
         CheckConstraint(one_of("state", *RUN_STATES), name="state"),
         CheckConstraint("(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="finished"),
         Index("uq_runs_active", "mirror_id", "kind", unique=True, postgresql_where=ACTIVE_RUN),
+        Index("ix_runs_open", "mirror_id", postgresql_where=text("state IN ('ready', 'parked')")),
         Index("ix_runs_due", "lane", "due_at", postgresql_where=ACTIVE_RUN),
         Index("ix_runs_mirror_id_id", "mirror_id", "id"),
     )

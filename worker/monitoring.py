@@ -14,9 +14,14 @@ from psycopg import sql
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from models.action import UNFINISHED
+from models.base import one_of
+from worker.budget import report
 from worker.db import Database, raw
+from worker.settings import Settings
 
 OVERDUE_SECONDS = 60.0  # a due time that nobody dealt with for this long
+COUNTED_MIRRORS = 50  # up to so many, small mirrors are counted exactly
 ALIVE_SECONDS = 10.0  # a process that was not seen for this long is taken for gone
 
 CONNECTIONS = """
@@ -30,12 +35,14 @@ SELECT c.id, c.user_id, c.organization_id, c.username, c.environment, c.instance
 MIRRORS = """
 SELECT m.id, m.object, m.table_name, c.schema_name, c.user_id, m.state, m.state_reason, m.skipped_fields, m.verified_at,
        m.lost_fields, m.lost_since, m.unfilled_fields, m.fields AS chosen_fields, m.row_filter, m.refresh_seconds,
+       m.refresh_seconds AS wanted_seconds, coalesce(m.effective_seconds, m.refresh_seconds) AS effective_seconds,
+       m.effective_reason, m.change_rate, c.state AS connection_state,
        m.next_audit_at, v.finished_at AS verification_at, v.depth, v.cause AS verification_cause, v.calculated, v.missing,
        v.surplus, v.moved, v.rejected, v.repaired, v.nul_bytes, v.calls AS verification_calls,
        sfsync.lag(m.fresh_cursor, m.clock_skew_seconds) AS fresh_lag,
        sfsync.lag(m.settled_cursor, m.clock_skew_seconds) AS settled_lag,
        v.records AS verified_records, v.differences,
-       r.id AS run_id, r.kind AS run_kind, r.stage AS run_stage, r.rows_read, r.rows_expected, r.error AS run_error,
+       r.id AS run_id, r.state AS run_state, r.kind AS run_kind, r.stage AS run_stage, r.rows_read, r.rows_expected, r.error AS run_error,
        CASE WHEN r.state = 'parked' THEN r.options ->> 'held' END AS run_held
   FROM sfsync.mirrors m
   JOIN salesforce_oauth_tokens c ON c.id = m.connection_id
@@ -47,12 +54,18 @@ SELECT m.id, m.object, m.table_name, c.schema_name, c.user_id, m.state, m.state_
  ORDER BY c.user_id, m.object
 """
 
-ACTIONS = """
-SELECT a.state, count(*) AS count, extract(epoch FROM clock_timestamp() - min(a.created_at)) AS oldest_seconds
-  FROM sfsync.actions a JOIN salesforce_oauth_tokens c ON c.id = a.connection_id
- WHERE (CAST(:user_id AS text) IS NULL OR c.user_id = :user_id)
+# What is unfinished is found by a partial index, however many have finished; of those, only the last hour's are counted.
+ACTIONS = f"""
+SELECT a.state, sum(a.count)::bigint AS count, extract(epoch FROM clock_timestamp() - min(a.oldest)) AS oldest_seconds
+  FROM (SELECT connection_id, state, count(*) AS count, min(created_at) AS oldest FROM sfsync.actions
+         WHERE {one_of("state", *UNFINISHED)} GROUP BY 1, 2
+        UNION ALL
+        SELECT connection_id, state, count(*), min(created_at) FROM sfsync.actions
+         WHERE finished_at > clock_timestamp() - interval '1 hour' GROUP BY 1, 2) a
+ WHERE CAST(:user_id AS text) IS NULL
+    OR a.connection_id = (SELECT id FROM salesforce_oauth_tokens WHERE user_id = :user_id)
  GROUP BY a.state ORDER BY a.state
-"""
+"""  # noqa: S608 - our own words
 
 # A trigger of a connection that is not active rests: it is not overdue. `failed`: what fired last did not succeed.
 TRIGGERS = """
@@ -84,7 +97,11 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `sfsync status` shows; each list holds plain dicts, ready for JSON."""
+    """What `sfsync status` shows; each list holds plain dicts, ready for JSON.
+
+    `actions`: by state, those that are not finished, and what finished within the last hour. `orgs`: see budget.report.
+    `oldest_undelivered_seconds`: age of the oldest action that is not finished. `worst_lag_seconds`: of any live mirror.
+    """
 
     at: datetime
     connections: list[dict[str, Any]]
@@ -92,30 +109,33 @@ class Status:
     actions: list[dict[str, Any]]
     triggers: list[dict[str, Any]]
     oldest_undelivered_seconds: float | None
+    worst_lag_seconds: float | None
+    orgs: list[dict[str, Any]]
     processes: list[dict[str, Any]]
 
 
-UNDELIVERED = frozenset({"waiting", "ready", "sending", "in_doubt", "held"})
-
-
-def status(database: Database, user_id: str | None = None) -> Status:
-    """Everything at one moment; of one user's connection, or of all."""
+def status(database: Database, settings: Settings, user_id: str | None = None, *, counted: bool = True) -> Status:
+    """Everything at one moment; of one user's connection, or of all. `counted`: with the mirrors' records."""
     with database.transaction() as session:
+        now = session.execute(text("SELECT clock_timestamp()")).scalar_one()
         actions = _rows(session, ACTIONS, user_id)
-        ages = [float(row["oldest_seconds"]) for row in actions if row["state"] in UNDELIVERED]
+        ages = [float(row["oldest_seconds"]) for row in actions if row["state"] in UNFINISHED]
         mirrors = _rows(session, MIRRORS, user_id)
-        for mirror in mirrors:
-            mirror["records"] = _estimate(session, mirror["schema_name"], mirror["table_name"])
+        lags = [mirror["fresh_lag"] for mirror in mirrors if mirror["state"] == "live"]
+        if counted:
+            _count(session, mirrors)
         processes = _rows(session, PROCESSES, user_id)
         for process in processes:
             process["alive"] = process["seen_seconds"] < ALIVE_SECONDS
         return Status(
-            at=session.execute(text("SELECT clock_timestamp()")).scalar_one(),
+            at=now,
             connections=_rows(session, CONNECTIONS, user_id),
             mirrors=mirrors,
             actions=actions,
             triggers=_rows(session, TRIGGERS, user_id),
             oldest_undelivered_seconds=max(ages, default=None),
+            worst_lag_seconds=max(lags, default=None),
+            orgs=report.orgs(session, settings, now, user_id=user_id),
             processes=processes,
         )
 
@@ -131,27 +151,31 @@ def _rows(session: Session, statement: str, user_id: str | None) -> list[dict[st
     ]
 
 
-def _estimate(session: Session, schema: str, table: str) -> int | None:
-    """Postgres's own estimate of a table's rows, exact below 10,000; None when there is no such table."""
+def _count(session: Session, mirrors: list[dict[str, Any]]) -> None:
+    """Add the mirrors' records: Postgres's own estimate, exact below 10,000 where mirrors are few; None where no table is."""
     connection = raw(session)
-    row = connection.execute(
-        "SELECT c.reltuples::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind = 'r'",
-        (schema, [table, f"_{table}_1"]),  # a wide table's rows are in its first part
-    ).fetchone()
-    if row is None:
-        return None
-    if row[0] >= 10_000:
-        return int(row[0])
-    count = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))).fetchone()
-    assert count is not None
-    return int(count[0])
+    schemas = sorted({mirror["schema_name"] for mirror in mirrors})
+    found = connection.execute(
+        "SELECT n.nspname, c.relname, c.reltuples::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = ANY(%s) AND c.relkind = 'r'",
+        (schemas,),
+    ).fetchall()
+    estimates = {(schema, table): rows for schema, table, rows in found}
+    for mirror in mirrors:
+        name = mirror["schema_name"], mirror["table_name"]
+        first = mirror["schema_name"], f"_{mirror['table_name']}_1"  # a wide table's rows are in its first part
+        rows = estimates.get(name, estimates.get(first))
+        if rows is not None and rows < 10_000 and len(mirrors) <= COUNTED_MIRRORS:
+            count = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(*name))).fetchone()
+            assert count is not None
+            rows = count[0]
+        mirror["records"] = None if rows is None or rows < 0 else int(rows)
 
 
-def checks(database: Database, redis_url: str) -> list[Check]:
-    """Database, broker, workers, beat, connections and mirrors, each looked at for real."""
+def checks(database: Database, settings: Settings) -> list[Check]:
+    """Database, broker, workers, beat, connections, allowances, mirrors and actions, each looked at for real."""
     try:
-        seen = status(database)
+        seen = status(database, settings, counted=False)
     except psycopg.Error as error:
         return [_database_down(error)]
     except Exception as error:  # SQLAlchemy wraps what the driver says
@@ -160,12 +184,13 @@ def checks(database: Database, redis_url: str) -> list[Check]:
         raise
     return [
         Check("database", "healthy", "PostgreSQL answers"),
-        broker_check(redis_url),
+        broker_check(settings.redis_url.get_secret_value()),
         *_worker_checks(seen),
         _beat_check(seen),
         *_connection_checks(seen),
-        *_mirror_checks(seen),
-        *_action_checks(seen),
+        *_allowance_checks(seen, settings),
+        *_mirror_checks(seen, settings),
+        *_action_checks(seen, settings),
         *_trigger_checks(seen),
     ]
 
@@ -223,41 +248,84 @@ def _connection_checks(seen: Status) -> list[Check]:
     ]
 
 
-def _mirror_checks(seen: Status) -> list[Check]:
-    found = []
-    for row in seen.mirrors:
-        name = f"mirror {row['user_id']}/{row['object']}"
-        again = f"sfsync mirror --user-id {row['user_id']} --object {row['object']}"
-        if row["state"] == "paused":
-            found.append(Check(name, "unhealthy", f"paused: {row['state_reason']}", again))
-        elif row["run_held"]:
-            remedy = f"sfsync removals list, then confirm or refuse {row['run_id']}"
-            found.append(Check(name, "degraded", f"{row['run_error']}: a person must decide", remedy))
-        elif row["lost_since"] is not None:
-            message = f"the org no longer shows the object (since {row['lost_since']:%Y-%m-%d %H:%M}); its records stand still"
-            remedy = f"see sfsync drift --user-id {row['user_id']}; it goes on by itself when the object is back"
-            found.append(Check(name, "degraded", message, remedy))
-        elif (row["differences"] or 0) > (row["repaired"] or 0):
-            found.append(
-                Check(
-                    name,
-                    "degraded",
-                    f"{row['differences']} records differed",
-                    f"sfsync verify --user-id {row['user_id']} --repair",
-                )
-            )
-        else:
-            lag = "" if row["fresh_lag"] is None else f", {row['fresh_lag']:.0f} s behind"
-            found.append(Check(name, "healthy", f"{row['state']}{lag}"))
-    return found
+def _allowance_checks(seen: Status, settings: Settings) -> list[Check]:
+    return [_allowance_check(org, settings) for org in seen.orgs if org["max"]]
 
 
-def _action_checks(seen: Status) -> list[Check]:
-    return [
-        Check("actions", "degraded", f"{row['count']} held: a person must decide", "sfsync actions list --state held")
+def _allowance_check(org: dict[str, Any], settings: Settings) -> Check:
+    name = f"allowance {org['organization_id']}"
+    used = f"{org['used']:,} of {org['max']:,} API calls of 24 hours are used"
+    spent_on = "sfsync status --usage shows what for; fewer mirrors, longer intervals or more calls help"
+    if org["blocked_until"]:
+        return Check(name, "unhealthy", f"the org takes no calls now: {used}; all its work waits", spent_on)
+    if org["mirrors_paused"]:
+        return Check(
+            name, "unhealthy", f"refreshes pause: {used}, {org['reserve_left']:,} are kept for actions", spent_on
+        )
+    if org["left"] < org["max"] * settings.alert_allowance_share:
+        return Check(name, "degraded", f"{used}", spent_on)
+    if org["runs_out_at"]:
+        return Check(
+            name, "degraded", f"{used}; at this rate the rest ends at {org['runs_out_at']:%H:%M} UTC", spent_on
+        )
+    if org["mirrors_stretched"]:
+        text = f"{used}; {org['mirrors_stretched']} mirrors are refreshed less often than wanted"
+        return Check(name, "degraded", text, spent_on)
+    return Check(name, "healthy", used)
+
+
+def _mirror_checks(seen: Status, settings: Settings) -> list[Check]:
+    return [_mirror_check(row, settings) for row in seen.mirrors]
+
+
+def _mirror_check(row: dict[str, Any], settings: Settings) -> Check:
+    name = f"mirror {row['user_id']}/{row['object']}"
+    again = f"sfsync mirror --user-id {row['user_id']} --object {row['object']}"
+    behind = row["fresh_lag"]
+    late = row["state"] == "live" and behind > max(settings.alert_lag_seconds, 2 * row["effective_seconds"])
+    if row["state"] == "paused":
+        return Check(name, "unhealthy", f"paused: {row['state_reason']}", again)
+    if row["run_held"]:
+        remedy = f"sfsync removals list, then confirm or refuse {row['run_id']}"
+        return Check(name, "degraded", f"{row['run_error']}: a person must decide", remedy)
+    if row["run_state"] == "parked":
+        return Check(name, "unhealthy", f"its {row['run_kind']} was given up: {row['run_error']}", again)
+    if row["lost_since"] is not None:
+        text = f"the org no longer shows the object (since {row['lost_since']:%Y-%m-%d %H:%M}); its records stand still"
+        remedy = f"see sfsync drift --user-id {row['user_id']}; it goes on by itself when the object is back"
+        return Check(name, "degraded", text, remedy)
+    if (row["differences"] or 0) > (row["repaired"] or 0):
+        text = f"{row['differences']} records differed"
+        return Check(name, "degraded", text, f"sfsync verify --user-id {row['user_id']} --repair")
+    if late and row["connection_state"] == "active":
+        why = row["state_reason"] or row["effective_reason"] or "no reason is known"
+        remedy = f"see that `sfsync worker refresh` runs, then: {again}"
+        return Check(name, "degraded", f"{behind:,.0f} s behind: {why}", remedy)
+    if row["effective_reason"]:
+        text = (
+            f"{behind:,.0f} s behind; every {row['effective_seconds']:,.0f} s instead of {row['wanted_seconds']:,.0f}"
+        )
+        return Check(name, "healthy", text)
+    return Check(name, "healthy", row["state"] + ("" if behind is None else f", {behind:.0f} s behind"))
+
+
+def _action_checks(seen: Status, settings: Settings) -> list[Check]:
+    found = [
+        Check(
+            "actions held", "degraded", f"{row['count']} held: a person must decide", "sfsync actions list --state held"
+        )
         for row in seen.actions
         if row["state"] == "held"
     ]
+    waiting = [row for row in seen.actions if row["state"] in UNFINISHED and row["state"] != "held"]
+    oldest = max((row["oldest_seconds"] for row in waiting), default=0.0)
+    if oldest > settings.alert_undelivered_seconds:
+        text = f"the oldest of {sum(row['count'] for row in waiting):,} undelivered actions waits for {oldest:,.0f} s"
+        remedy = "see that `sfsync worker actions` runs; sfsync actions list --state ready says why each waits"
+        found.append(Check("actions", "degraded", text, remedy))
+    else:
+        found.append(Check("actions", "healthy", f"{sum(row['count'] for row in waiting):,} undelivered"))
+    return found
 
 
 def _trigger_checks(seen: Status) -> list[Check]:

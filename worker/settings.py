@@ -65,6 +65,9 @@ class Settings(BaseModel):
     page_workers: Count = 2  # pages of one run loaded at the same time by one process
     worker_threads: Count = 8
     parallel_calls: Count = 20  # calls of one org at once, over all processes; 5 at most where the org is a small one
+    alert_lag_seconds: Seconds = 900.0  # doctor and health complain of a mirror further behind than this
+    alert_undelivered_seconds: Seconds = 900.0  # … of an action that waits longer than this
+    alert_allowance_share: Share = 0.1  # … of an org with a smaller share of its daily calls left
     reserve_share: Share = 0.2  # of an org's daily calls that is kept for actions
     request_seconds: Seconds = 120.0  # whole deadline of one REST call
     page_seconds: Seconds = 1200.0  # whole deadline of one Bulk page (the vendor's own limit is 20 minutes)

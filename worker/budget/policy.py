@@ -29,6 +29,11 @@ WAIT_FOR_ROOM = timedelta(minutes=5)  # before a lane that found no room asks ag
 BLOCKED_FOR = timedelta(
     minutes=15
 )  # after the org itself said that all is spent; the planner looks at its count meanwhile
+BULK_DAY = {  # allowances of GET /limits where the org does not say
+    "DailyBulkV2QueryJobs": BULK_QUERY_JOBS_PER_DAY,
+    "DailyBulkV2QueryFileStorageMB": BULK_RESULT_BYTES_PER_DAY >> 20,
+    "DailyBulkApiBatches": INGEST_BATCHES_PER_DAY,
+}
 BULK_SHARE = 0.95  # of a day's Bulk allowances that we use: others of the org may use Bulk, too
 
 
@@ -119,15 +124,14 @@ class BulkDay:
 def bulk_room(day: BulkDay, limits: Mapping[str, Mapping[str, int]], *, ingest: bool) -> str | None:
     """Why no further Bulk job may begin now; None when one may. `limits`: GET /limits, which counts other clients' jobs too."""
     if ingest:
-        batches = day.ingest_jobs + day.ingest_rows // INGEST_BATCH_ROWS
-        said = _said(limits, "DailyBulkApiBatches", INGEST_BATCHES_PER_DAY)
+        said = _said(limits, "DailyBulkApiBatches")
         checks = [
-            ("Bulk batches", max(batches, said[0]), said[1]),
+            ("Bulk batches", max(batches(day.ingest_jobs, day.ingest_rows), said[0]), said[1]),
             ("Bulk ingest rows", day.ingest_rows, INGEST_ROWS_PER_DAY),
         ]
     else:
-        jobs = _said(limits, "DailyBulkV2QueryJobs", BULK_QUERY_JOBS_PER_DAY)
-        stored = _said(limits, "DailyBulkV2QueryFileStorageMB", BULK_RESULT_BYTES_PER_DAY >> 20)
+        jobs = _said(limits, "DailyBulkV2QueryJobs")
+        stored = _said(limits, "DailyBulkV2QueryFileStorageMB")
         checks = [
             ("Bulk query jobs", max(day.query_jobs, jobs[0]), jobs[1]),
             ("MB of Bulk results", max(day.result_bytes >> 20, stored[0]), stored[1]),
@@ -138,8 +142,17 @@ def bulk_room(day: BulkDay, limits: Mapping[str, Mapping[str, int]], *, ingest: 
     return None
 
 
-def _said(limits: Mapping[str, Mapping[str, int]], name: str, default: int) -> tuple[int, int]:
-    """(used, max) of one allowance, as the org reports it."""
-    entry = limits.get(name) or {}
-    most = int(entry.get("Max", default))
-    return most - int(entry.get("Remaining", most)), most
+def batches(jobs: int, rows: int) -> int:
+    """Batches that the org makes of ingest jobs: one at least of each, one for so many rows."""
+    return jobs + rows // INGEST_BATCH_ROWS
+
+
+def limit_of(limits: Mapping[str, Mapping[str, int]], name: str) -> int:
+    """One of the day's Bulk allowances, as the org reports it, else as the vendor's pages say."""
+    return int((limits.get(name) or {}).get("Max", BULK_DAY[name]))
+
+
+def _said(limits: Mapping[str, Mapping[str, int]], name: str) -> tuple[int, int]:
+    """(used, max) of one allowance, as the org reports it: others' use counted."""
+    most = limit_of(limits, name)
+    return most - int((limits.get(name) or {}).get("Remaining", most)), most

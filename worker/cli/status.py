@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from worker import monitoring
+from worker.budget import report
 from worker.cli.opening import open_database
 from worker.cli.output import Exit, Json, age, console, show_json, show_table
 from worker.db import Database
-from worker.settings import load_settings
+from worker.settings import Settings, load_settings
 
 ForUser = Annotated[str | None, typer.Option("--user-id", help="Only this user's connection.")]
 MARKS = {"healthy": "[green]✓[/green]", "degraded": "[yellow]![/yellow]", "unhealthy": "[red]✗[/red]"}
@@ -21,31 +22,31 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def status(user_id: ForUser = None, as_json: Json = False) -> None:
-    """Show each mirror's lag, its last verification and active run; actions by state; processes."""
-    seen = monitoring.status(open_database(load_settings()), user_id)
+def status(
+    user_id: ForUser = None,
+    usage: Annotated[bool, typer.Option("--usage", help="What the orgs' calls were spent on.")] = False,
+    hours: Annotated[int, typer.Option(min=1, help="With --usage: so many hours back.")] = 24,
+    as_json: Json = False,
+) -> None:
+    """Show lags and intervals, verifications and runs, allowances, actions by state, processes; or what calls were spent on."""
+    settings = load_settings()
+    database = open_database(settings)
+    if usage:
+        _usage(database, settings, user_id, hours, as_json=as_json)
+        return
+    seen = monitoring.status(database, settings, user_id)
     if as_json:
         show_json(asdict(seen))
         return
     show_table(
         "Connections",
-        ("user", "state", "org", "username", "schema", "#calls used", "#calls a day"),
-        [
-            (
-                c["user_id"],
-                c["state"],
-                c["organization_id"],
-                c["username"],
-                c["schema_name"],
-                c["api_used"],
-                c["api_max"],
-            )
-            for c in seen.connections
-        ],
+        ("user", "state", "org", "username", "schema"),
+        [(c["user_id"], c["state"], c["organization_id"], c["username"], c["schema_name"]) for c in seen.connections],
     )
+    _show_orgs(seen.orgs)
     show_table(
         "Mirrors",
-        ("user", "object", "state", "#records", "#behind", "#settled", "verified", "#differences", "run"),
+        ("user", "object", "state", "#records", "#behind", "#settled", "#every", "verified", "#differences", "run"),
         [
             (
                 m["user_id"],
@@ -54,6 +55,7 @@ def status(user_id: ForUser = None, as_json: Json = False) -> None:
                 m["records"],
                 age(m["fresh_lag"]),
                 age(m["settled_lag"]),
+                _interval(m),
                 m["verified_at"] and f"{m['verified_at']:%Y-%m-%d %H:%M:%S}",
                 m["differences"],
                 _run(m),
@@ -64,6 +66,8 @@ def status(user_id: ForUser = None, as_json: Json = False) -> None:
     for mirror in seen.mirrors:
         for note in _notes(mirror):
             console.print(f"{mirror['user_id']} {mirror['object']}: {note}", highlight=False)
+    for reason in sorted({m["effective_reason"] for m in seen.mirrors if m["effective_reason"]}):
+        console.print(f"Refreshes are {reason}", highlight=False)
     if seen.actions:
         rows = [(a["state"], a["count"], age(a["oldest_seconds"])) for a in seen.actions]
         show_table("Actions", ("state", "#count", "#oldest"), rows)
@@ -94,6 +98,76 @@ def _notes(mirror: dict[str, Any]) -> list[str]:
     return [text for text, holds in notes.items() if holds]
 
 
+def _interval(mirror: dict[str, Any]) -> str:
+    """The interval that is kept and, where the allowance does not permit it, the one that is wanted."""
+    wanted = age(mirror["wanted_seconds"])
+    if not mirror["effective_reason"]:
+        return wanted
+    if mirror["effective_reason"].startswith("paused"):
+        return f"paused ({wanted})"
+    return f"{age(mirror['effective_seconds'])} ({wanted})"
+
+
+def _show_orgs(orgs: list[dict[str, Any]]) -> None:
+    columns = (
+        "org",
+        "#calls used",
+        "#a day",
+        "#reserve left",
+        "#an hour now",
+        "#used in a day",
+        "runs out",
+        "#at once",
+    )
+    rows = [
+        (
+            org["organization_id"],
+            org["used"],
+            org["max"],
+            org["reserve_left"],
+            round(org.get("calls_per_hour", 0)),
+            org.get("used_in_a_day"),
+            _ends(org),
+            f"{org['parallel_calls']} of {org['parallel_calls_max']}",
+        )
+        for org in orgs
+    ]
+    show_table("API allowance", columns, rows)
+
+
+def _ends(org: dict[str, Any]) -> str:
+    if org["blocked_until"]:
+        return f"spent; asked again {org['blocked_until']:%H:%M}"
+    out = org.get("runs_out_at")
+    return f"{out:%Y-%m-%d %H:%M}" if out else "not within a day"
+
+
+def _usage(database: Database, settings: Settings, user_id: str | None, hours: int, *, as_json: bool) -> None:
+    now = database.now()
+    with database.transaction() as session:
+        orgs = report.orgs(session, settings, now, user_id=user_id)
+        rows = report.usage(session, now, hours=hours, user_id=user_id)
+    if as_json:
+        show_json({"orgs": orgs, "usage": rows})
+        return
+    _show_orgs(orgs)
+    bulk = [(org["organization_id"], *(_of(org["bulk"], name) for name in BULK)) for org in orgs if org["ours"]]
+    show_table("Bulk, 24 hours", ("org", "query jobs", "results (MB)", "ingest batches", "ingest rows"), bulk)
+    columns = ("org", "hour", "object", "lane", "cause", "#calls")
+    shown = [
+        (r["organization_id"], f"{r['hour']:%Y-%m-%d %H:%M}", r["object"], r["lane"], r["cause"], r["calls"])
+        for r in rows
+    ]
+    show_table(f"Calls, {hours} hours", columns, shown)
+
+
+BULK = ("query_jobs", "result_mb", "ingest_batches", "ingest_rows")
+
+
+def _of(bulk: dict[str, int], name: str) -> str:
+    return f"{bulk[name]:,} of {bulk[f'{name}_max']:,}"
+
+
 def _run(mirror: dict[str, object]) -> str | None:
     if mirror["run_id"] is None:
         return None
@@ -107,7 +181,7 @@ def doctor(as_json: Json = False) -> None:
     """Look at every part and say what is wrong and what to do. Exits 6 when something is unhealthy."""
     settings = load_settings()
     database = Database(settings.database_url.get_secret_value(), pool_size=2, application="sfsync-cli")
-    found = monitoring.checks(database, settings.redis_url.get_secret_value())
+    found = monitoring.checks(database, settings)
     if as_json:
         show_json({"status": monitoring.overall(found), "checks": [asdict(check) for check in found]})
     else:

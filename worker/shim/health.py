@@ -51,12 +51,14 @@ def readyz(rt: Wiring) -> JSONResponse:
 )
 def health(rt: Wiring) -> JSONResponse:
     """Database, broker, workers, beat, connections and mirrors, each by a real check; 503 when one is unhealthy."""
-    found = monitoring.checks(rt.database, rt.settings.redis_url.get_secret_value())
+    found = monitoring.checks(rt.database, rt.settings)
     status = monitoring.overall(found)
     shown: dict[str, Any] = {
         check.name.replace(" ", "_"): {"status": check.status, "message": check.message}
         for check in found
-        if not check.name.startswith(("connection ", "mirror "))  # no user's business is shown without a key
+        if not check.name.startswith(
+            ("connection ", "mirror ", "allowance ")
+        )  # no user's business is shown without a key
     }
     data = {"service": "salesforce", "status": status, "timestamp": monitoring.timestamp(), "checks": shown}
     return ok(data, 503 if shown.get("database", {}).get("status") == "unhealthy" else 200)
