@@ -45,9 +45,9 @@ class Day:
             self.calls.popleft()
         return len(self.calls)
 
-    def call(self, lane: str, cause: str, name: str) -> bool:
+    def call(self, lane: str, cause: str, name: str, kind: Kind = Kind.CALL) -> bool:
         try:
-            with attributed(object=name, lane=lane, cause=cause), self.ledger.meter(1).permit(Kind.CALL) as permit:
+            with attributed(object=name, lane=lane, cause=cause), self.ledger.meter(1).permit(kind) as permit:
                 self.calls.append(self.now)
                 self.exceeded += self.used() > self.allowed
                 permit.used, permit.usage = True, Usage(self.used(), self.allowed, self.now)
@@ -59,6 +59,9 @@ class Day:
 
     def go_on(self) -> None:
         """One step of the clock: the planner, and every refresh that is due."""
+        if self.calls and self.now - self.calls[-1] >= planning.LIMITS_WHEN_SHORT:  # as upkeep asks an org that is short
+            self.call("upkeep", "limits", "", Kind.LIMITS)
+            self.ledger.write()
         planning.plan(self.database, self.settings, now=self.now)
         with self.database.transaction() as session:
             due = session.execute(

@@ -217,7 +217,7 @@ def _upload(moving: Moving) -> str | None:
     data = ingest.to_csv(*ingest_rows.table(moving.carried()))
     deadline = Deadline.after(moving.deps.settings.request_seconds)
     try:
-        ingest.upload(moving.client, moving.job_id, data, deadline=deadline)
+        ingest.upload(moving.client, moving.job_id, data, rows=moving.job.rows, deadline=deadline)
     except NotFoundError as error:
         return _give_back(moving, str(error))
     except RejectedError as error:

@@ -31,6 +31,7 @@ LIMITS_WHEN_SHORT = timedelta(minutes=15)
 LIMITS_SECONDS = 10.0  # whole deadline of one look
 LIMITS_AT_ONCE = 20  # orgs asked in one go
 LIMITS_KEPT = ("DailyApiRequests", "DailyBulkApiBatches", "DailyBulkV2QueryJobs", "DailyBulkV2QueryFileStorageMB")
+CUSHION = 0.01  # of the allowance is not planned for, so that permits do not run out while the plan is only a little off
 SAME = 0.1  # an interval that would change by less than this share is left as it is
 
 # The reserve grows again as the actions of a day ago leave the window. Only orgs where some of it is spent are looked at.
@@ -117,7 +118,7 @@ def _plan_org(session: Session, row: Any, now: datetime, settings: Settings) -> 
     account = accounts.account_of(row, now, settings.reserve_share)
     assert account.max is not None
     spent = spent_by_hour(session, row.organization_id, now, policy.reserve(account.max, settings.reserve_share))
-    room = account.max - account.used - account.reserve_left
+    room = account.max * (1 - CUSHION) - account.used - account.reserve_left
     values = {"org": row.organization_id, "now": now, "memory": CHANGE_RATE_SECONDS}
     mirrors = session.execute(text(MIRRORS), values).all()
     paces = [Pace(m.id, m.refresh_seconds, max(m.refresh_calls, 0.01), m.change_rate or 0.0) for m in mirrors]
@@ -174,7 +175,7 @@ UPDATE sfsync.orgs o SET limits_at = :now
           FROM sfsync.orgs p JOIN salesforce_oauth_tokens c USING (organization_id)
          WHERE c.state = 'active'
            AND (p.limits_at IS NULL OR p.limits_at < :hour_ago
-                OR (p.limits_at < :quarter_ago AND (p.blocked_until > :now OR p.api_used >= 0.9 * p.api_max)))
+                OR (p.limits_at < :quarter_ago AND (p.blocked_until > :now OR p.api_used + coalesce(p.reserve_left, 0) >= 0.9 * p.api_max)))
          GROUP BY organization_id ORDER BY min(p.limits_at) NULLS FIRST LIMIT :limit) d
  WHERE o.organization_id = d.organization_id AND (o.limits_at IS NULL OR o.limits_at < :quarter_ago)
 RETURNING d.connection_id, o.organization_id

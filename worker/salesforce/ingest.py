@@ -81,10 +81,11 @@ def create(
     return _job(client.call("POST", "jobs/ingest", json=body, idempotent=False, deadline=deadline).body)
 
 
-def upload(client: OrgClient, job_id: str, data: bytes, *, deadline: Deadline) -> None:
-    """Upload the whole data. A second time is refused by the org (INVALIDJOBSTATE), so that nothing is doubled by asking again."""
+def upload(client: OrgClient, job_id: str, data: bytes, *, rows: int, deadline: Deadline) -> None:
+    """Upload the whole data, of so many rows. A second time is refused by the org (INVALIDJOBSTATE), so that nothing is doubled by asking again."""
     headers = {"Content-Type": "text/csv; charset=UTF-8"}
     client.call("PUT", f"{_path(job_id)}/batches", data=data, headers=headers, idempotent=False, deadline=deadline)
+    client.meter.bulk(ingest_rows=rows)
 
 
 def close(client: OrgClient, job_id: str) -> None:

@@ -102,7 +102,7 @@ def get_service(rt: Wiring, caller: Key) -> JSONResponse:
 
 
 def _service(rt: Runtime) -> dict[str, Any]:
-    checks = monitoring.checks(rt.database, rt.settings.redis_url.get_secret_value())
+    checks = monitoring.checks(rt.database, rt.settings)
     return {
         "id": SERVICE,
         "name": "Salesforce",
