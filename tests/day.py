@@ -59,7 +59,9 @@ class Day:
 
     def go_on(self) -> None:
         """One step of the clock: the planner, and every refresh that is due."""
-        if self.calls and self.now - self.calls[-1] >= planning.LIMITS_WHEN_SHORT:  # as upkeep asks an org that is short
+        if (
+            self.calls and self.now - self.calls[-1] >= planning.LIMITS_WHEN_SHORT
+        ):  # as upkeep asks an org that is short
             self.call("upkeep", "limits", "", Kind.LIMITS)
             self.ledger.write()
         planning.plan(self.database, self.settings, now=self.now)

@@ -31,7 +31,9 @@ LIMITS_WHEN_SHORT = timedelta(minutes=15)
 LIMITS_SECONDS = 10.0  # whole deadline of one look
 LIMITS_AT_ONCE = 20  # orgs asked in one go
 LIMITS_KEPT = ("DailyApiRequests", "DailyBulkApiBatches", "DailyBulkV2QueryJobs", "DailyBulkV2QueryFileStorageMB")
-CUSHION = 0.01  # of the allowance is not planned for, so that permits do not run out while the plan is only a little off
+CUSHION = (
+    0.01  # of the allowance is not planned for, so that permits do not run out while the plan is only a little off
+)
 SAME = 0.1  # an interval that would change by less than this share is left as it is
 
 # The reserve grows again as the actions of a day ago leave the window. Only orgs where some of it is spent are looked at.

@@ -108,7 +108,9 @@ def _service(rt: Runtime) -> dict[str, Any]:
         "name": "Salesforce",
         "type": "integration",
         "description": "A local copy of Salesforce that is always right, and writes that are carried out exactly once",
-        "status": monitoring.overall([one for one in checks if not one.name.startswith(("connection ", "mirror "))]),
+        "status": monitoring.overall(
+            [one for one in checks if not one.name.startswith(("connection ", "mirror ", "allowance "))]
+        ),
         "capabilities": [_shown(one) for one in CAPABILITIES.values()],
         "workflow_triggers": list(WORKFLOW_TRIGGERS),
         "workflow_actions": list(WORKFLOW_ACTIONS),
