@@ -68,11 +68,11 @@ class Day:
         with self.database.transaction() as session:
             due = session.execute(
                 text(
-                    "UPDATE sfsync.mirrors SET next_refresh_at = greatest(next_refresh_at, CAST(:now AS timestamptz) - interval '1 min')"
+                    "UPDATE sfsync.mirrors SET next_refresh_at = greatest(next_refresh_at, CAST(:now AS timestamptz) - CAST(:step AS interval))"
                     " + make_interval(secs => coalesce(effective_seconds, refresh_seconds)), rated_at = :now"
                     " WHERE next_refresh_at <= :now RETURNING id, object"
                 ),
-                {"now": self.now},
+                {"now": self.now, "step": self.step},
             ).all()
         for row in due:
             if self.call("refresh", "refresh/timetable", row.object):

@@ -97,11 +97,10 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> str:
-        """Run the task's body as a step. A row whose step already runs here needs no second one: it is looked at again."""
+        """Run the task's body as a step, unless one of this row runs here or no slot is free: then the poller looks soon."""
         row_id = int(args[0]) if args else 0
-        if PULSE.in_hand(self.name, row_id, woken=True):
+        if PULSE.in_hand(self.name, row_id, woken=True) or not PULSE.take_slot(self.name, row_id):
             return repr(Busy())
-        PULSE.take_slot(self.name, row_id, wait=True)
         return repr(PULSE.run(self.name, row_id, lambda: self.run(*args, **kwargs)))
 
 

@@ -99,6 +99,7 @@ def mend(rt: Runtime) -> Step:
     actions_upkeep(rt.actions)
     with rt.database.transaction() as session:
         trigger_store.forget_old(session, timedelta(days=rt.settings.firing_days))
+        planning.forget_old(session, timedelta(days=rt.settings.usage_days))
     return Busy()
 
 

@@ -38,13 +38,14 @@ class Pulse:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._slots = 1
         self._taken: Counter[str] = Counter()  # org → slots; "" where a row's org is not known
         self._orgs: dict[tuple[str, int], str] = {}  # of the rows that the poller has seen
         self._running: dict[int, Running] = {}
         self._woken: set[tuple[str, int]] = set()  # rows that a message came for while they were in hand
-        self.look: Callable[[], None] = lambda: None  # called when such a row may have more work
+        self._turned_away = False  # somebody found no slot
+        self.look: Callable[[], None] = lambda: None  # called when these may be served
         self.crowded = False  # work is due for which no slot is free: long turns should end
         self.finished = 0  # steps that did something: one that found nothing to do is no sign of progress
 
@@ -59,28 +60,28 @@ class Pulse:
 
     def learn(self, name: str, row_id: int, org: str) -> None:
         """Note whose row it is, for messages, which do not say."""
-        with self._changed:
+        with self._lock:
             if len(self._orgs) > 10_000:
                 self._orgs.clear()
             self._orgs[name, row_id] = org
 
-    def take_slot(self, name: str = "", row_id: int = 0, *, wait: bool) -> bool:
-        """Take a slot for a step of a row; False when there is none for its org and we do not wait. `run()` gives it back."""
-        with self._changed:
+    def take_slot(self, name: str = "", row_id: int = 0) -> bool:
+        """Take a slot for a step of a row; False when there is none for its org. `run()` gives it back.
+
+        Nobody waits for one: threads that do would keep messages of other orgs from being read.
+        """
+        with self._lock:
             org = self._orgs.get((name, row_id), "")
             most = self._slots - 1 if org and self._slots > 2 else self._slots
-
-            def possible() -> bool:
-                return self.free > 0 and self._taken[org] < most
-
-            if not (self._changed.wait_for(possible) if wait else possible()):
+            if self.free < 1 or self._taken[org] >= most:
+                self._turned_away = True
                 return False
             self._taken[org] += 1
             return True
 
     def in_hand(self, name: str, row_id: int, *, woken: bool = False) -> bool:
         """Whether a step of this row runs here; if so and it was `woken`, the row is looked at again after it."""
-        with self._changed:
+        with self._lock:
             found = any((one.name, one.row_id) == (name, row_id) for one in self._running.values())
             if found and woken:
                 self._woken.add((name, row_id))
@@ -94,26 +95,26 @@ class Pulse:
         """
         key = threading.get_ident()
         answer: Step | None = Busy()
-        with self._changed:
+        with self._lock:
             self._running[key] = Running(name, row_id, time.monotonic(), self._orgs.get((name, row_id), ""))
         try:
             with bound(task=name, id=row_id):
                 answer = _reporting(body)
                 return answer
         finally:
-            with self._changed:
+            with self._lock:
                 org = self._running.pop(key).org
                 self.finished += not isinstance(answer, Busy)
                 self._taken[org] -= 1
-                again = (name, row_id) in self._woken
+                again = self._turned_away or (name, row_id) in self._woken
+                self._turned_away = False
                 self._woken.discard((name, row_id))
-                self._changed.notify_all()
             if again:
                 self.look()
 
     def running(self) -> list[Running]:
         """The steps in hand."""
-        with self._changed:
+        with self._lock:
             return list(self._running.values())
 
     def longest(self) -> float:

@@ -16,7 +16,7 @@ def run(pulse: Pulse, answer: Step | Exception) -> Step | None:
             raise answer
         return answer
 
-    assert pulse.take_slot(wait=False)
+    assert pulse.take_slot()
     return pulse.run("mirror.step", 1, body)
 
 
@@ -46,7 +46,7 @@ def test_a_bug_goes_on_to_the_caller_and_frees_its_slot() -> None:
         run(pulse, ZeroDivisionError())
     assert pulse.finished == 0
     assert pulse.running() == []
-    assert pulse.take_slot(wait=False)
+    assert pulse.take_slot()
 
 
 def test_no_more_steps_run_at_once_than_there_are_slots() -> None:
@@ -60,17 +60,17 @@ def test_no_more_steps_run_at_once_than_there_are_slots() -> None:
 
     threads = []
     for row_id in (1, 2):
-        assert pulse.take_slot(wait=False)
+        assert pulse.take_slot()
         threads.append(threading.Thread(target=pulse.run, args=("mirror.step", row_id, long_step)))
         threads[-1].start()
-    assert not pulse.take_slot(wait=False)
+    assert not pulse.take_slot()
     until(lambda: {step.row_id for step in pulse.running()} == {1, 2})
     assert pulse.longest() > 0
     go_on.set()
     for thread in threads:
         thread.join()
     assert pulse.longest() == 0
-    assert pulse.take_slot(wait=False)
+    assert pulse.take_slot()
 
 
 def test_one_org_never_has_all_slots() -> None:
@@ -78,10 +78,8 @@ def test_one_org_never_has_all_slots() -> None:
     pulse.allow(4)
     for row_id in range(10):
         pulse.learn("actions.deliver", row_id, "flood" if row_id else "quiet")
-    assert [pulse.take_slot("actions.deliver", row_id, wait=False) for row_id in range(1, 6)] == [True] * 3 + [
-        False
-    ] * 2
-    assert pulse.take_slot("actions.deliver", 0, wait=False)
+    assert [pulse.take_slot("actions.deliver", row_id) for row_id in range(1, 6)] == [True] * 3 + [False] * 2
+    assert pulse.take_slot("actions.deliver", 0)
     assert pulse.free == 0
 
 
@@ -90,8 +88,8 @@ def test_of_two_slots_one_org_may_have_both() -> None:
     pulse.allow(2)
     pulse.learn("mirror.step", 1, "only")
     pulse.learn("mirror.step", 2, "only")
-    assert pulse.take_slot("mirror.step", 1, wait=False)
-    assert pulse.take_slot("mirror.step", 2, wait=False)
+    assert pulse.take_slot("mirror.step", 1)
+    assert pulse.take_slot("mirror.step", 2)
 
 
 def test_a_row_in_hand_is_looked_at_again_when_a_message_came_for_it() -> None:
@@ -103,9 +101,22 @@ def test_a_row_in_hand_is_looked_at_again_when_a_message_came_for_it() -> None:
         assert not pulse.in_hand("mirror.step", 2, woken=True)
         return Done()
 
-    assert pulse.take_slot(wait=False)
+    assert pulse.take_slot()
     pulse.run("mirror.step", 1, body)
     assert looks == [1]
     assert not pulse.in_hand("mirror.step", 1)
     assert run(pulse, Done()) == Done()
+    assert looks == [1]
+
+
+def test_who_found_no_slot_is_looked_for_when_one_is_free() -> None:
+    pulse, looks = Pulse(), []
+    pulse.look = lambda: looks.append(1)
+
+    def body() -> Step:
+        assert not pulse.take_slot("actions.deliver", 7)
+        return Done()
+
+    assert pulse.take_slot()
+    pulse.run("mirror.step", 1, body)
     assert looks == [1]

@@ -70,9 +70,9 @@ SELECT m.id, m.refresh_seconds, m.effective_seconds, m.effective_reason, m.refre
 """
 
 SPENT = """
-SELECT hour, sum(calls) AS calls, coalesce(sum(calls) FILTER (WHERE lane = ANY(:lanes)), 0) AS by_actions,
+SELECT organization_id, hour, sum(calls) AS calls, coalesce(sum(calls) FILTER (WHERE lane = ANY(:lanes)), 0) AS by_actions,
        coalesce(sum(calls) FILTER (WHERE NOT lane = ANY(:lanes) AND cause LIKE '%/timetable' AND cause NOT LIKE 'refresh/%'), 0) AS steady
-  FROM sfsync.usage WHERE organization_id = :org AND hour > :since GROUP BY hour
+  FROM sfsync.usage WHERE organization_id = ANY(:orgs) AND hour > :since GROUP BY 1, 2
 """
 
 PACE = """
@@ -89,17 +89,29 @@ class Spent:
     steady: float
 
 
-def spent_by_hour(session: Session, org: str, now: datetime, reserve: int) -> Spent:
-    """What an org's calls of the last day were. Those of actions come back as reserve, except what went beyond it."""
-    values = {"org": org, "since": now - DAY - timedelta(hours=1), "lanes": sorted(policy.ACTION_LANES)}
-    rows = session.execute(text(SPENT), values).all()
+def spent_by_hour(session: Session, reserves: Mapping[str, int], now: datetime) -> dict[str, Spent]:
+    """What the calls of these orgs were in the last day. `reserves`: org → calls kept for actions.
+
+    Actions' calls come back as reserve, except what went beyond it.
+    """
+    values = {
+        "orgs": sorted(reserves),
+        "since": now - DAY - timedelta(hours=1),
+        "lanes": sorted(policy.ACTION_LANES),
+    }
+    rows: dict[str, list[Any]] = {org: [] for org in reserves}
+    for row in session.execute(text(SPENT), values):
+        rows[row.organization_id].append(row)
+    return {org: _spent(found, reserves[org]) for org, found in rows.items()}
+
+
+def _spent(rows: Sequence[Any], reserve: int) -> Spent:
     by_actions = sum(int(row.by_actions) for row in rows)
     beyond = max(0.0, by_actions - reserve) / by_actions if by_actions else 0.0
-    hours = len(rows) or 1
     return Spent(
         {row.hour: int(row.calls) for row in rows},
         {row.hour: round(int(row.calls) - int(row.by_actions) * (1 - beyond)) for row in rows},
-        sum(int(row.steady) for row in rows) / hours,
+        sum(int(row.steady) for row in rows) / (len(rows) or 1),
     )
 
 
@@ -119,9 +131,10 @@ def plan(database: Database, settings: Settings, *, now: datetime | None = None)
 def _plan_org(session: Session, row: Any, now: datetime, settings: Settings) -> None:
     account = accounts.account_of(row, now, settings.reserve_share)
     assert account.max is not None
-    spent = spent_by_hour(session, row.organization_id, now, policy.reserve(account.max, settings.reserve_share))
+    org = row.organization_id
+    spent = spent_by_hour(session, {org: policy.reserve(account.max, settings.reserve_share)}, now)[org]
     room = account.max * (1 - CUSHION) - account.used - account.reserve_left
-    values = {"org": row.organization_id, "now": now, "memory": CHANGE_RATE_SECONDS}
+    values = {"org": org, "now": now, "memory": CHANGE_RATE_SECONDS}
     mirrors = session.execute(text(MIRRORS), values).all()
     paces = [Pace(m.id, m.refresh_seconds, max(m.refresh_calls, 0.01), m.change_rate or 0.0) for m in mirrors]
     per_hour = pace.affordable(room, spent.coming_back, now) - spent.steady
@@ -131,7 +144,7 @@ def _plan_org(session: Session, row: Any, now: datetime, settings: Settings) -> 
     reason = _reason(account, found, resumes)
     changed = sum(_set_pace(session, mirror, found.intervals, reason, now, resumes) for mirror in mirrors)
     if changed:
-        log.info("org.paced", org=row.organization_id, mirrors=changed, calls_per_hour=round(found.calls_per_hour, 1))
+        log.info("org.paced", org=org, mirrors=changed, calls_per_hour=round(found.calls_per_hour, 1))
 
 
 def _reason(account: policy.Account, found: pace.Plan, resumes: datetime | None) -> str:
@@ -169,6 +182,13 @@ def _set_pace(
     }
     session.execute(text(PACE), {"id": mirror.id, **values})
     return True
+
+
+def forget_old(session: Session, age: timedelta) -> None:
+    """Forget what was spent long ago."""
+    session.execute(
+        text("DELETE FROM sfsync.usage WHERE hour < clock_timestamp() - CAST(:age AS interval)"), {"age": age}
+    )
 
 
 ASK = """

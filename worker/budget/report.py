@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from worker.budget import pace, policy
 from worker.budget.accounts import account_of
-from worker.budget.plan import spent_by_hour
+from worker.budget.plan import Spent, spent_by_hour
 from worker.salesforce.limits import INGEST_ROWS_PER_DAY
 from worker.settings import Settings
 
@@ -52,10 +52,12 @@ def usage(session: Session, now: datetime, *, hours: int = 24, user_id: str | No
 def orgs(session: Session, settings: Settings, now: datetime, *, user_id: str | None = None) -> list[dict[str, Any]]:
     """Each org's allowance, what is left of it, and where it goes at the present rate."""
     rows = session.execute(text(ORGS), {"since": now - 24 * HOUR, "user_id": user_id}).all()
-    return [_org(session, row, settings, now) for row in rows]
+    reserves = {row.organization_id: policy.reserve(row.api_max or 0, settings.reserve_share) for row in rows}
+    spent = spent_by_hour(session, reserves, now)
+    return [_org(row, spent[row.organization_id], settings, now) for row in rows]
 
 
-def _org(session: Session, row: Any, settings: Settings, now: datetime) -> dict[str, Any]:
+def _org(row: Any, spent: Spent, settings: Settings, now: datetime) -> dict[str, Any]:
     account = account_of(row, now, settings.reserve_share)
     found: dict[str, Any] = {
         "organization_id": row.organization_id,
@@ -73,12 +75,11 @@ def _org(session: Session, row: Any, settings: Settings, now: datetime) -> dict[
         "mirrors_paused": row.paused,
         "bulk": _bulk(row),
     }
-    return {**found, **(_forecast(session, row.organization_id, account, settings, now) if account.max else {})}
+    return {**found, **(_forecast(account, spent, now) if account.max else {})}
 
 
-def _forecast(session: Session, org: str, account: policy.Account, settings: Settings, now: datetime) -> dict[str, Any]:
+def _forecast(account: policy.Account, spent: Spent, now: datetime) -> dict[str, Any]:
     assert account.max is not None
-    spent = spent_by_hour(session, org, now, policy.reserve(account.max, settings.reserve_share))
     rate = _per_hour(spent.by_hour, now)
     out = pace.runs_out(account.used, account.max, spent.by_hour, now, rate)
     return {

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from worker.budget.ledger import Ledger
 from worker.cli.callback import CallbackServer
 from worker.cli.opening import open_database
 from worker.cli.output import Exit, Json, UserId, console, errors, fail, show_json
@@ -17,6 +18,7 @@ from worker.db import Database
 from worker.errors import SyncError
 from worker.log import blank, setup_logging
 from worker.salesforce.hosts import is_salesforce
+from worker.salesforce.metering import MeterOf
 from worker.settings import Settings, load_settings
 from worker.tokens.connect import (
     STATE_LIFETIME,
@@ -71,11 +73,13 @@ def connect(
     settings, database, vault = _open()
     target = Target(user_id, environment, login_url, schema)
     if client_credentials:
-        done = connect_with_client_credentials(database, vault, settings, target)
+        done = connect_with_client_credentials(database, vault, settings, target, meter=_meter(database, settings))
     elif jwt_key is not None and username is not None:
-        done = connect_with_jwt(database, vault, settings, target, username, _read_key(jwt_key))
+        key = _read_key(jwt_key)
+        done = connect_with_jwt(database, vault, settings, target, username, key, meter=_meter(database, settings))
     elif refresh_token_stdin:
-        done = connect_with_refresh_token(database, vault, settings, target, _read_token())
+        token = _read_token()
+        done = connect_with_refresh_token(database, vault, settings, target, token, meter=_meter(database, settings))
     else:
         done = _by_browser(settings, database, vault, target, open_browser=not no_browser, as_json=as_json)
     _show(done, as_json)
@@ -102,6 +106,11 @@ def _open() -> tuple[Settings, Database, Vault]:
     return settings, open_database(settings), Vault(settings.keys)
 
 
+def _meter(database: Database, settings: Settings) -> MeterOf:
+    """Who counts the calls of this command."""
+    return Ledger(database, settings, lane="cli").meter
+
+
 def _read_token() -> str:
     token = (getpass("Refresh token: ") if sys.stdin.isatty() else sys.stdin.read()).strip()
     if not token or any(char.isspace() for char in token):
@@ -123,7 +132,7 @@ def _by_browser(
     any_port = not is_salesforce(login_url_of(settings, target))  # Salesforce compares the redirect URI exactly
 
     def finish(state: str, code: str) -> Connected:
-        return finish_authorization(database, vault, settings, state, code)
+        return finish_authorization(database, vault, settings, state, code, meter=_meter(database, settings))
 
     with CallbackServer(settings.salesforce_redirect_uri, finish, any_port=any_port) as server:
         begun = begin_authorization(database, vault, settings, target, server.redirect_uri)

@@ -249,7 +249,7 @@ def _connect(rt: Runtime, back: Back) -> Connected:
             give_up_authorization(rt.database, back.state)
             reason = back.error_description or back.error or "it sent no code"
             raise Refusal.of("AUTH_DENIED", f"The org did not grant access: {blank(reason)[:LONGEST_TEXT]}")
-        return finish_authorization(rt.database, rt.vault, rt.settings, back.state, back.code)
+        return finish_authorization(rt.database, rt.vault, rt.settings, back.state, back.code, meter=rt.ledger.meter)
     except UnknownStateError:
         message = "This sign-in is unknown, was used already, or is older than ten minutes."
         raise Refusal.of("INVALID_STATE", message) from None

@@ -14,12 +14,14 @@ from sqlalchemy import delete, func, select, update
 
 from models.connection import Connection, OAuthState
 from models.mirror import Mirror
+from worker.attribution import attributed
 from worker.db import Database, raw
 from worker.errors import DisconnectedError, SettingsError, SyncError
 from worker.log import blank, get_logger
 from worker.salesforce import assertion, oauth, rest, soql
 from worker.salesforce.client import AccessToken, OrgClient, http_options
 from worker.salesforce.hosts import check_login_url
+from worker.salesforce.metering import Meter, MeterOf, unmetered
 from worker.salesforce.oauth import Grant, Identity
 from worker.settings import Settings
 from worker.tokens.grants import (
@@ -134,7 +136,9 @@ def begin_authorization(
     return Authorization(url, state)
 
 
-def finish_authorization(database: Database, vault: Vault, settings: Settings, state: str, code: str) -> Connected:
+def finish_authorization(
+    database: Database, vault: Vault, settings: Settings, state: str, code: str, *, meter: MeterOf = unmetered
+) -> Connected:
     """Exchange the code that came back and store the grant.
 
     Raises UnknownStateError for a state that is unknown, used or older than ten minutes; it is used up by the attempt.
@@ -151,7 +155,7 @@ def finish_authorization(database: Database, vault: Vault, settings: Settings, s
     )
     options: dict[str, Any] = begun.options
     target = Target(begun.user_id, options["environment"], begun.login_url, options["schema_name"])
-    return _store(database, vault, settings, target, begun.login_url, grant, "authorization_code")
+    return _store(database, vault, settings, target, begun.login_url, grant, "authorization_code", meter)
 
 
 def state_user(database: Database, state: str) -> str | None:
@@ -181,7 +185,13 @@ def give_up_authorization(database: Database, state: str) -> str:
 
 
 def connect_with_refresh_token(
-    database: Database, vault: Vault, settings: Settings, target: Target, refresh_token: str
+    database: Database,
+    vault: Vault,
+    settings: Settings,
+    target: Target,
+    refresh_token: str,
+    *,
+    meter: MeterOf = unmetered,
 ) -> Connected:
     """Store a refresh token that was granted elsewhere. It is used once, to learn whose it is; with rotation that spends it."""
     _check_app(settings)
@@ -191,10 +201,12 @@ def connect_with_refresh_token(
     grant = oauth.refresh(http_options(settings), login_url, app(settings), refresh_token)
     if grant.refresh_token is None:
         grant = _with_refresh_token(grant, refresh_token)
-    return _store(database, vault, settings, target, login_url, grant, "refresh_token")
+    return _store(database, vault, settings, target, login_url, grant, "refresh_token", meter)
 
 
-def connect_with_client_credentials(database: Database, vault: Vault, settings: Settings, target: Target) -> Connected:
+def connect_with_client_credentials(
+    database: Database, vault: Vault, settings: Settings, target: Target, *, meter: MeterOf = unmetered
+) -> Connected:
     """Connect as the app's own "Run As" user: nothing rotates and nothing expires but the session."""
     _check_app(settings)
     if not settings.salesforce_client_secret.get_secret_value():
@@ -207,11 +219,18 @@ def connect_with_client_credentials(database: Database, vault: Vault, settings: 
     with database.transaction() as session:
         check_target(session, target.user_id, target.schema_name)
     grant = oauth.client_credentials(http_options(settings), login_url, app(settings))
-    return _store(database, vault, settings, target, login_url, grant, "client_credentials")
+    return _store(database, vault, settings, target, login_url, grant, "client_credentials", meter)
 
 
 def connect_with_jwt(
-    database: Database, vault: Vault, settings: Settings, target: Target, username: str, key: str
+    database: Database,
+    vault: Vault,
+    settings: Settings,
+    target: Target,
+    username: str,
+    key: str,
+    *,
+    meter: MeterOf = unmetered,
 ) -> Connected:
     """Connect as `username` by a key whose certificate is in the app: no person consents, nothing rotates.
 
@@ -230,7 +249,7 @@ def connect_with_jwt(
         now=datetime.now(UTC),
     )
     grant = oauth.jwt_bearer(http_options(settings), login_url, signed)
-    return _store(database, vault, settings, target, login_url, grant, "jwt_bearer", Signer(username, key))
+    return _store(database, vault, settings, target, login_url, grant, "jwt_bearer", meter, Signer(username, key))
 
 
 def end_connection(
@@ -285,6 +304,7 @@ def _store(
     login_url: str,
     grant: Grant,
     grant_type: str,
+    meter: MeterOf,
     signer: Signer | None = None,
 ) -> Connected:
     options = http_options(settings)
@@ -304,7 +324,7 @@ def _store(
             schema_name=target.schema_name,
             jwt_key=signer.key if signer is not None else None,
         )
-    _complete(database, settings, row, grant, who)
+    _complete(database, settings, row, grant, who, meter)
     log.info("connection.made", user=row.user_id, org=row.organization_id, grant=grant_type)
     return shown(row)
 
@@ -322,9 +342,11 @@ def shown(row: Connection) -> Connected:
     )
 
 
-def _complete(database: Database, settings: Settings, row: Connection, grant: Grant, who: Identity) -> None:
+def _complete(
+    database: Database, settings: Settings, row: Connection, grant: Grant, who: Identity, meter: MeterOf
+) -> None:
     """What is good to know and may be refused: the user's profile, when the token ends."""
-    profile_id = _profile(settings, grant, who)
+    profile_id = _profile(settings, grant, who, meter(row.id))
     expires_at = grant.expires_at or _expiry(settings, row, grant)
     with database.transaction() as session:
         same = (Connection.id == row.id, Connection.token_version == row.token_version)
@@ -332,12 +354,13 @@ def _complete(database: Database, settings: Settings, row: Connection, grant: Gr
         put_expiry(session, row.id, row.token_version, expires_at)
 
 
-def _profile(settings: Settings, grant: Grant, who: Identity) -> str | None:
+def _profile(settings: Settings, grant: Grant, who: Identity, meter: Meter) -> str | None:
     if who.user_id is None:
         return None
     try:
-        client = OrgClient(_JustGranted(grant), http_options(settings))
-        page = rest.query(client, soql.select("User", ["ProfileId"], where=f"Id = {soql.quote(who.user_id)}"))
+        client = OrgClient(_JustGranted(grant), http_options(settings), meter=meter)
+        with attributed(object="User", cause="connect"):
+            page = rest.query(client, soql.select("User", ["ProfileId"], where=f"Id = {soql.quote(who.user_id)}"))
     except SyncError:
         return None
     return str(page.records[0].get("ProfileId") or "") or None if page.records else None
