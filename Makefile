@@ -45,7 +45,12 @@ bench: $(STAMP) ## first load and refresh against plain SQL (ROWS=100000)
 bench-shim: $(STAMP) ## what the shim accepts in a second, next to the bare insert
 	@$(BIN)/python -m bench.shim
 
+bench-budget: $(STAMP) ## lanes and budget: a short day, ticks beside ROWS finished rows, a flood beside single actions
+	@$(BIN)/python -m bench.budget day
+	@$(BIN)/python -m bench.budget due --rows $(or $(ROWS),10000000)
+	@$(BIN)/python -m bench.budget fair
+
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .sfsync build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help install demo up test test-full test-clients check bench bench-shim clean
+.PHONY: help install demo up test test-full test-clients check bench bench-shim bench-budget clean

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from models.migrations import upgrade
@@ -19,6 +20,10 @@ from worker.local_servers import EmbeddedPostgres, EmbeddedValkey
 
 TEMPLATE = "sfsync_template"
 _numbers = itertools.count(1)
+
+# A loaded machine is no fault of the code: properties are about values, not about time.
+settings.register_profile("sfsync", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sfsync")
 
 
 @pytest.fixture(scope="session")

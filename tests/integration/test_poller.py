@@ -79,6 +79,20 @@ def test_due_runs_are_done_without_a_broker(rt: Runtime, start: Callable[..., Po
     assert one(rt.database, "SELECT count(*) FROM salesforce.contact") == 50
 
 
+def test_what_a_load_costs_is_booked_under_its_object_lane_and_cause(rt: Runtime, start: Callable[..., Poller]) -> None:
+    ask_for_contacts(rt)
+    start("backfill")
+    until(lambda: one(rt.database, "SELECT state = 'live' FROM sfsync.mirrors"))
+    rt.ledger.write()
+    booked = "SELECT sum({}) FROM sfsync.usage WHERE (object, lane, cause) = ('Contact', 'backfill', 'load/manual')"
+    assert one(rt.database, booked.format("query_jobs")) == 1
+    assert one(rt.database, booked.format("calls")) == one(rt.database, "SELECT calls FROM sfsync.runs")
+    assert one(rt.database, booked.format("result_bytes")) == one(
+        rt.database, "SELECT sum(bytes) FROM sfsync.run_pages"
+    )
+    assert one(rt.database, "SELECT count(*) FROM sfsync.usage") == 1
+
+
 def test_the_timetable_is_kept_without_a_broker_and_without_beat(
     rt: Runtime, org: Org, start: Callable[..., Poller]
 ) -> None:
