@@ -163,7 +163,7 @@ def start(cleanup: ExitStack, rows: int, changed: int) -> Bench:
     folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="sfsync-bench-")))
     folder.chmod(0o755)  # PostgreSQL may run as another user
     postgres = cleanup.enter_context(EmbeddedPostgres(folder / "postgres", {"checkpoint_timeout": "30min"}))
-    org = cleanup.enter_context(start_org(folder / "org", seed=f"Contact={rows}"))
+    org = cleanup.enter_context(start_org(folder / "org", seed=f"Contact={rows}", patience_seconds=3600))
     env = {
         "DATABASE_URL": postgres.url,
         "REDIS_URL": "redis://127.0.0.1:1/0",  # not needed: the bench drives the steps itself

@@ -98,6 +98,7 @@ class Renewal(Base):
         ),
         CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
         Index("ix_renewals_open", "started_at", postgresql_where=text("outcome IS NULL")),
+        Index("ix_renewals_ended", "ended_at"),
     )
 
     id: Mapped[Key]

@@ -120,6 +120,7 @@ class Run(Base):
         Index("ix_runs_open", "mirror_id", postgresql_where=text("state IN ('ready', 'parked')")),
         Index("ix_runs_due", "lane", "due_at", postgresql_where=ACTIVE_RUN),
         Index("ix_runs_mirror_id_id", "mirror_id", "id"),
+        Index("ix_runs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
 
     id: Mapped[Key]

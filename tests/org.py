@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from tests.waiting import until
+from tests.waiting import LIMIT_SECONDS, until
 from worker.local_servers import die_with_parent
 
 if TYPE_CHECKING:
@@ -62,8 +62,12 @@ def start_org(
     http: bool = True,
     port: int = 0,
     options: tuple[str, ...] = (),
+    patience_seconds: float = LIMIT_SECONDS,
 ) -> Iterator[Org]:
-    """A local org with its data in `folder`; the same folder again opens the same org. `options` go to its command line."""
+    """A local org with its data in `folder`; the same folder again opens the same org. `options` go to its command line.
+
+    `patience_seconds`: how long its seeding may take (a million records: a minute or two).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ready, log = folder.with_suffix(".ready.json"), folder.with_suffix(".log")
     ready.unlink(missing_ok=True)
@@ -91,7 +95,7 @@ def start_org(
             preexec_fn=die_with_parent(signal.SIGKILL),
         )
     try:
-        until(lambda: process.poll() is not None or _read(ready))
+        until(lambda: process.poll() is not None or _read(ready), limit=patience_seconds)
         assert process.poll() is None, f"the local org did not start: {log.read_text()[-3000:]}"
         known = _read(ready)
         yield Org(

@@ -5,9 +5,8 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models.access import SCOPES, ApiKey
@@ -78,15 +77,29 @@ def authenticate(session: Session, text: str) -> Caller | None:
     parts = text.removeprefix(KEY_PREFIX).split("_", 1)
     if not text.startswith(KEY_PREFIX) or len(parts) != 2:
         return None
-    found: Any = session.execute(
-        select(ApiKey, func.clock_timestamp()).where(ApiKey.prefix == parts[0], ApiKey.revoked_at.is_(None))
-    ).first()
+    found = _valid(session, ApiKey.prefix == parts[0])
     expected = found[0].secret_hash if found else _hash("nobody")
     if not hmac.compare_digest(expected, _hash(text)) or found is None:
         return None
-    row, now = found
-    if row.expires_at is not None and row.expires_at <= now:
-        return None
+    return _used(*found)
+
+
+def caller_by_id(session: Session, key_id: int) -> Caller | None:
+    """Who holds the key of this id, for who has proven before to hold it; None when it is revoked or expired by now."""
+    found = _valid(session, ApiKey.id == key_id)
+    return None if found is None else _used(*found)
+
+
+def _valid(session: Session, which: ColumnElement[bool]) -> tuple[ApiKey, datetime] | None:
+    """The key, unless it is revoked or expired, and the time."""
+    alive = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.clock_timestamp())
+    found = session.execute(
+        select(ApiKey, func.clock_timestamp()).where(which, ApiKey.revoked_at.is_(None), alive)
+    ).first()
+    return None if found is None else (found[0], found[1])
+
+
+def _used(row: ApiKey, now: datetime) -> Caller:
     if row.last_used_at is None or now - row.last_used_at > USED_EVERY:
         row.last_used_at = now
     return Caller(row.id, row.name, frozenset(row.scopes), None if row.user_ids is None else frozenset(row.user_ids))

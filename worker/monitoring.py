@@ -6,7 +6,7 @@ which the mirror is known complete (None until a settling read has run).
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import redis
@@ -114,10 +114,15 @@ class Status:
     processes: list[dict[str, Any]]
 
 
+def now(session: Session) -> datetime:
+    """Postgres's clock."""
+    return cast(datetime, session.execute(text("SELECT clock_timestamp()")).scalar_one())
+
+
 def status(database: Database, settings: Settings, user_id: str | None = None, *, counted: bool = True) -> Status:
     """Everything at one moment; of one user's connection, or of all. `counted`: with the mirrors' records."""
     with database.transaction() as session:
-        now = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+        at = now(session)
         actions = _rows(session, ACTIONS, user_id)
         ages = [float(row["oldest_seconds"]) for row in actions if row["state"] in UNFINISHED]
         mirrors = _rows(session, MIRRORS, user_id)
@@ -128,14 +133,14 @@ def status(database: Database, settings: Settings, user_id: str | None = None, *
         for process in processes:
             process["alive"] = process["seen_seconds"] < ALIVE_SECONDS
         return Status(
-            at=now,
+            at=at,
             connections=_rows(session, CONNECTIONS, user_id),
             mirrors=mirrors,
             actions=actions,
             triggers=_rows(session, TRIGGERS, user_id),
             oldest_undelivered_seconds=max(ages, default=None),
             worst_lag_seconds=max(lags, default=None),
-            orgs=report.orgs(session, settings, now, user_id=user_id),
+            orgs=report.orgs(session, settings, at, user_id=user_id),
             processes=processes,
         )
 
@@ -182,6 +187,11 @@ def checks(database: Database, settings: Settings) -> list[Check]:
         if isinstance(error.__cause__, psycopg.Error):
             return [_database_down(error.__cause__)]
         raise
+    return checks_of(seen, settings)
+
+
+def checks_of(seen: Status, settings: Settings) -> list[Check]:
+    """The checks of what was seen; the broker is pinged now."""
     return [
         Check("database", "healthy", "PostgreSQL answers"),
         broker_check(settings.redis_url.get_secret_value()),
@@ -218,7 +228,9 @@ def _worker_checks(seen: Status) -> list[Check]:
     for lane in ("actions", "refresh", "backfill"):
         alive = [p for p in seen.processes if p["role"] == "worker" and p["alive"] and lane in p["lanes"].split()]
         if alive:
-            found.append(Check(f"worker {lane}", "healthy", f"{len(alive)} at work"))
+            steps = [p["step_seconds"] for p in alive if p["step_seconds"] is not None]
+            last = f", last step {min(steps):,.0f} s ago" if steps else ", no step yet"
+            found.append(Check(f"worker {lane}", "healthy", f"{len(alive)} at work{last}"))
         else:
             found.append(
                 Check(f"worker {lane}", "degraded", "no such worker was seen", f"start one: sfsync worker {lane}")

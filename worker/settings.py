@@ -86,6 +86,7 @@ class Settings(BaseModel):
     shim_body_bytes: Count = 1_048_576  # a larger request body is refused
     shim_batch_bytes: Count = 33_554_432  # the same for POST /api/salesforce/actions, which takes many at once
     shim_body_seconds: Seconds = 30.0  # a request whose body takes longer to come is refused
+    flower_url: str = ""  # where the status page's link to Flower leads; empty: no link
     shim_requests_per_minute: Count = 3000  # of one API key, per shim process; bursts of a tenth of it pass
     objects: tuple[str, ...] = (
         "Account",

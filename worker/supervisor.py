@@ -164,11 +164,13 @@ def full_stack(
         stack.env["SFSYNC_SHIM_PORT"] = str(port)
         settings = load_settings(stack.env)  # wrong settings stop us here, before anything of ours runs
         upgrade(settings.database_url.get_secret_value())
+        flower_port = free_port()
+        stack.env.setdefault("SFSYNC_FLOWER_URL", f"http://127.0.0.1:{flower_port}")  # the status page links to it
         for lane in WORKERS:
             stack.add(f"worker-{lane}", [*SFSYNC, "worker", lane])
         stack.add("beat", [*SFSYNC, "beat"])
         stack.add("shim", [*SFSYNC, "shim"], url=f"http://127.0.0.1:{port}")
-        _bring_flower(stack)
+        _bring_flower(stack, flower_port)
         yield stack
 
 
@@ -235,9 +237,8 @@ def _wait_ready(child: Child, ready: Path) -> dict[str, Any]:
     raise SettingsError(f"the local org did not start. Its log ({child.log_file}) ends:\n{tail}")
 
 
-def _bring_flower(stack: Stack) -> None:
+def _bring_flower(stack: Stack, port: int) -> None:
     """Flower on loopback, read-only, behind a password of its own; broker and password are kept out of the command line."""
-    port = free_port()
     password = secrets.token_urlsafe(12)
     stack.add(
         "flower",

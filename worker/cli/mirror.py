@@ -186,7 +186,7 @@ def _remove(rt: Runtime, user_id: str, objects: Sequence[str], *, drop: bool | N
 
 
 def _list(rt: Runtime, user_id: str, *, as_json: bool) -> None:
-    rows = status(rt.database, user_id).mirrors
+    rows = status(rt.database, rt.settings, user_id).mirrors
     if as_json:
         show_json([{name: row[name] for name in LISTED} for row in rows])
         return

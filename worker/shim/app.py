@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from worker.runtime import Runtime
-from worker.shim import actions, docs, envelope, events, health, oauth, records, runs, services, triggers
+from worker.shim import actions, docs, envelope, events, health, metrics, oauth, records, runs, services, triggers
 from worker.shim.answers import refusals
 from worker.shim.following import Feed
 from worker.shim.rate import Rates
+from worker.shim.site import routes as site
 from worker.shim.surround import Surround
 from worker.shim.waiting import Outcomes
 
@@ -43,11 +44,13 @@ def make_app(rt: Runtime) -> FastAPI:
     app.state.feed = Feed(rt.database)
     app.state.streams = Counter()
     app.state.rates = Rates(rt.settings.shim_requests_per_minute)
+    app.state.sign_ins = Rates(site.TRIES_A_MINUTE)
     envelope.install(app)
     app.add_middleware(Surround, most_bytes=_most_bytes(rt), body_seconds=rt.settings.shim_body_seconds)
-    for module in (health, actions, runs, events, oauth, services, triggers, records, docs):
+    for module in (health, metrics, site, actions, runs, events, oauth, services, triggers, records, docs):
         app.include_router(module.router)
     docs.mount(app)
+    site.mount(app)
     return app
 
 

@@ -8,7 +8,7 @@ from worker.triggers import fire
 
 
 def triggers(rt: Runtime) -> list[Check]:
-    found = monitoring.checks(rt.database, "redis://127.0.0.1:1/0")
+    found = monitoring.checks(rt.database, rt.settings)
     return [check for check in found if check.name.startswith("trigger")]
 
 
