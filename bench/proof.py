@@ -163,6 +163,11 @@ def differences(stack: Stack) -> tuple[int, int, int]:
 
 # -- kills
 
+HELD = """
+SELECT lane, kind, stage, claim_token FROM sfsync.runs
+ WHERE state = 'ready' AND claim_until > clock_timestamp() AND claim_token > %s
+"""
+
 
 @dataclass
 class Kills:
@@ -171,6 +176,8 @@ class Kills:
     stack: Stack
     rows: int
     chance: random.Random
+    longest: float = 6.0  # seconds that a run goes on before its worker may be killed
+    buried: int = 0
     count: int = 0
     during: Counter[str] = field(default_factory=Counter)
     spoilt: int = 0
@@ -197,15 +204,21 @@ class Kills:
             else:
                 control.add_bulk_fault(self.chance.choice(LIES), skip=self.chance.randrange(6))
 
+    def held(self) -> list[tuple[Any, ...]]:
+        """Runs that a living worker holds: lane, kind, stage, token. A claim of the dead is held until it runs out."""
+        return self.stack.rows(HELD, self.buried)
+
     def kill(self) -> None:
         """The worker of a run that is held right now dies, with all its threads and children, and another comes up."""
-        held = "SELECT lane, kind, stage FROM sfsync.runs WHERE state = 'ready' AND claim_until > clock_timestamp()"
-        until(lambda: self.stack.rows(held), limit=PATIENCE)
-        time.sleep(self.chance.uniform(0.0, 1.5))
-        until(lambda: self.stack.rows(held), limit=PATIENCE)
-        lane, kind, stage = self.chance.choice(self.stack.rows(held) or [("backfill", "between", "steps")])
-        for process in [one for one in self.stack.processes if one.poll() is None and lane in list(map(str, one.args))]:  # type: ignore[arg-type]
-            self.stack.kill(process)
+        until(self.held, limit=PATIENCE)
+        time.sleep(self.chance.uniform(0.0, self.longest))
+        until(self.held, limit=PATIENCE)
+        lane, kind, stage, self.buried = self.chance.choice(
+            self.held() or [("backfill", "no run", "held", self.buried)]
+        )
+        for process in self.stack.processes:
+            if process.poll() is None and lane in process.args:  # type: ignore[operator]
+                self.stack.kill(process)
         self.stack.start("worker", lane)
         self.count += 1
         self.during[f"{kind}/{stage}"] += 1
