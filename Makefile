@@ -50,7 +50,12 @@ bench-budget: $(STAMP) ## lanes and budget: a short day, ticks beside ROWS finis
 	@$(BIN)/python -m bench.budget due --rows $(or $(ROWS),10000000)
 	@$(BIN)/python -m bench.budget fair
 
+proof: $(STAMP) ## the mirror is never wrong: anything in any order, KILLS=50 of real workers on ROWS=1000000, MINUTES=10 of changes (hours)
+	@SFSYNC_TEST_MACHINE=$(or $(MACHINE),100x40) SFSYNC_TEST_SEED=random $(BIN)/pytest -q -s tests/edge/mirror/test_state_machine.py
+	@$(BIN)/python -m bench.proof kills --rows $(or $(ROWS),1000000) --kills $(or $(KILLS),50)
+	@$(BIN)/python -m bench.proof soak --minutes $(or $(MINUTES),10)
+
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .sfsync build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help install demo up test test-full test-clients check bench bench-shim bench-budget clean
+.PHONY: help install demo up test test-full test-clients check bench bench-shim bench-budget proof clean
