@@ -81,6 +81,7 @@ class ActionLine(Base):
     __tablename__ = "action_lines"
     __table_args__ = (
         Index("ix_action_lines_blocked_by", "blocked_by", postgresql_where=text("blocked_by IS NOT NULL")),
+        Index("ix_action_lines_quiet", "quiet_until", postgresql_where=text("quiet_until IS NOT NULL")),
     )
 
     connection_id: Mapped[int] = mapped_column(
@@ -179,6 +180,7 @@ class Action(Base):
             "created_at",
             postgresql_where=text("state = 'ready'"),
         ),
+        Index("ix_actions_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index(
             "ix_actions_unchecked",
             "connection_id",

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 from celery import Celery, Task, signals
+from celery.worker.request import Request
 from kombu.entity import Queue
 
 from beat_schedule import BEAT_SCHEDULE
@@ -21,6 +22,7 @@ TASKS = ("tasks.mirror", "tasks.actions", "tasks.upkeep", "tasks.tokens", "tasks
 # Names of tasks are fixed: a message in flight must find its task after an upgrade.
 ROUTES = {
     "actions.deliver": {"queue": "actions"},
+    "actions.enqueue": {"queue": "actions"},
     "upkeep.tick": {"queue": "upkeep"},
     "tokens.keep_alive": {"queue": "upkeep"},
     "tokens.renew": {"queue": "upkeep"},
@@ -37,7 +39,6 @@ TRANSPORT: dict[str, Any] = {
     "socket_keepalive": True,
     "health_check_interval": 10,  # longer than one BRPOP (1 s), short enough to find a dead link within half a minute
     "retry_on_timeout": False,
-    "visibility_timeout": 3600,  # the same wherever the broker is shared: the shortest wins
     "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,
 }
@@ -104,12 +105,48 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
         return repr(PULSE.run(self.name, row_id, lambda: self.run(*args, **kwargs)))
 
 
+HIDDEN = "…"
+
+
+class HiddenRequest(Request):  # type: ignore[misc]  # Celery is untyped
+    """A message whose arguments are shown nowhere: not in events (Flower), not in logs, not by `celery inspect`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._argsrepr = self._kwargsrepr = HIDDEN
+        self._request_dict.update(argsrepr=HIDDEN, kwargsrepr=HIDDEN)
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What `inspect` tells."""
+        del safe
+        told: dict[str, Any] = super().info(safe=True)
+        return told
+
+
+class DocumentTask(StepTask):
+    """A task that carries a document, not an id: acknowledged when it is over, its arguments shown nowhere."""
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    Request = HiddenRequest
+
+    def __call__(self, *args: Any, **kwargs: Any) -> str:
+        """Run the task's body as a step of no row."""
+        PULSE.take_slot(wait=True)
+        return repr(PULSE.run(self.name, 0, lambda: self.run(*args, **kwargs)))
+
+
 def make_app(settings: Settings, *, client_name: str = "sfsync", publish_only: bool = False) -> Celery:
     """The Celery app for one role; `client_name` is what Redis shows for its connections. Opens no connection."""
     app = Celery("sfsync", task_cls=StepTask, include=() if publish_only else TASKS, set_as_current=not publish_only)
     app.conf.update(CONFIG)
     app.conf.broker_url = settings.redis_url.get_secret_value()
-    app.conf.broker_transport_options = {**(PUBLISHING if publish_only else TRANSPORT), "client_name": client_name}
+    app.conf.broker_transport_options = {
+        **(PUBLISHING if publish_only else TRANSPORT),
+        "visibility_timeout": settings.redelivery_seconds,
+        "client_name": client_name,
+    }
     return app
 
 

@@ -15,8 +15,12 @@ from worker import events
 from worker.actions import deliver
 from worker.actions.deps import DELIVER
 from worker.actions.due import due_queues
+from worker.actions.retention import prune
 from worker.actions.upkeep import upkeep as actions_upkeep
 from worker.budget import plan as planning
+from worker.callbacks import deliver as callbacks
+from worker.callbacks.deliver import DELIVER as CALL_BACK
+from worker.callbacks.store import due_endpoints
 from worker.log import get_logger
 from worker.mirror import steps
 from worker.mirror.audit import schedule_audits
@@ -63,7 +67,9 @@ def due(session: Session, lane: str, limit: int) -> list[Due]:
     """Rows that are due in a lane now, in the order of their orgs' turns, at most `limit`."""
     if lane == "upkeep":  # and see HOUSEWORK: most of its work is in no row
         firings = [Due(FIRE, row_id) for row_id in fire.due_firings(session, limit)]
-        return [*firings, *(Due(RENEW, row_id) for row_id in due_renewals(session, limit))][:limit]
+        renewals = [Due(RENEW, row_id) for row_id in due_renewals(session, limit)]
+        calls = [Due(CALL_BACK, row_id) for row_id in due_endpoints(session, limit)]
+        return [*firings, *renewals, *calls][:limit]
     if lane == "actions":
         return [Due(DELIVER, row.id, row.org, row.deep) for row in due_queues(session, limit)]
     runs = [Due(STEP, row.id, row.org) for row in due_runs(session, lane, limit)]
@@ -97,6 +103,8 @@ def fire_due(rt: Runtime) -> Step:
 def mend(rt: Runtime) -> Step:
     """Mend what a dead worker left of the actions, and forget what is old. It may have to look at much, so it is done seldom."""
     actions_upkeep(rt.actions)
+    prune(rt.actions)
+    callbacks.upkeep(rt.callbacks)
     with rt.database.transaction() as session:
         trigger_store.forget_old(session, timedelta(days=rt.settings.firing_days))
         planning.forget_old(session, timedelta(days=rt.settings.usage_days))
@@ -140,6 +148,7 @@ STEPS: Mapping[str, Callable[[Runtime, int], Step]] = MappingProxyType(
         DELIVER: lambda rt, row_id: deliver.serve(rt.actions, row_id),
         STEP: lambda rt, row_id: steps.step(rt.mirrors, row_id),
         PAGE: lambda rt, row_id: steps.load_page(rt.mirrors, row_id),
+        CALL_BACK: lambda rt, row_id: callbacks.step(rt.callbacks, row_id),
         FIRE: lambda rt, row_id: fire.step(rt.triggers, row_id),
         FIRE_DUE: lambda rt, _: fire_due(rt),
         UPKEEP: lambda rt, _: upkeep(rt),

@@ -19,6 +19,9 @@ from worker.actions.deps import ActionDeps
 from worker.actions.intent import Intent
 from worker.app import make_app
 from worker.budget.ledger import Ledger
+from worker.callbacks.calling import Caller
+from worker.callbacks.checking import wrong_url
+from worker.callbacks.deliver import CallbackDeps
 from worker.capabilities import CAPABILITIES, execute
 from worker.db import Database
 from worker.log import get_logger
@@ -122,6 +125,18 @@ class Runtime:
             remember=self._remember,
             wake=self.wake,
             crowded=lambda: PULSE.crowded,
+            wrong_callback=lambda connection_id, url: wrong_url(self.callbacks, connection_id, url),
+        )
+
+    @cached_property
+    def callbacks(self) -> CallbackDeps:
+        """What telling callers uses."""
+        settings = self.settings
+        return CallbackDeps(
+            database=self.database,
+            caller=Caller(settings.callback_allowed_hosts, settings.callback_seconds, settings.callback_ca_file),
+            decrypt=lambda value, row: self.vault.decrypt(value, table="callback_secrets", column="secret", row=row),
+            operator_secret=settings.webhook_secret.get_secret_value(),
         )
 
     @cached_property

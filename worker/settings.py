@@ -81,6 +81,14 @@ class Settings(BaseModel):
         True  # single creates without a key field go through the UI API where the org heeds its keys
     )
     external_key_field: str = ""  # a unique external-id text field that carries an action's key; empty: found by name
+    action_days: Seconds = 30.0  # how long an action without idempotency key is kept after it ended
+    key_days: Seconds = 90.0  # how long one with a key is: so long its key is remembered
+    callback_allowed_hosts: tuple[str, ...] = ()  # origins that callbacks may go to by http, or at private addresses
+    callback_ca_file: Path | None = None  # added to the public roots
+    callback_seconds: Seconds = 15.0  # whole deadline of one call
+    webhook_url: str = ""  # the operator's own: told when a connection is revoked
+    webhook_secret: SecretStr = SecretStr("")  # whsec_…: signs for the operator, and for users without a secret
+    redelivery_seconds: Seconds = 300.0  # a message of a worker that died goes to another after this; the same for all
     firing_days: Seconds = 90.0  # how long the history of finished firings is kept
     wait_seconds: Seconds = 10.0  # how long an HTTP write waits for its outcome when the caller does not say
     shim_body_bytes: Count = 1_048_576  # a larger request body is refused
@@ -97,17 +105,17 @@ class Settings(BaseModel):
     log_level: str = "INFO"
     data_folder: Path = Path(".sfsync")  # embedded servers, their key and logs
 
-    @field_validator("salesforce_allowed_hosts", "objects", mode="before")
+    @field_validator("salesforce_allowed_hosts", "callback_allowed_hosts", "objects", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("salesforce_ca_file", mode="before")
+    @field_validator("salesforce_ca_file", "callback_ca_file", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return value or None
 
-    @field_validator("salesforce_ca_file")
+    @field_validator("salesforce_ca_file", "callback_ca_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
@@ -121,13 +129,25 @@ class Settings(BaseModel):
             raise ValueError("it is empty; make one with `sfsync keys generate`")
         return value
 
-    @field_validator("salesforce_login_url", "salesforce_allowed_hosts")
+    @field_validator("salesforce_login_url", "salesforce_allowed_hosts", "callback_allowed_hosts")
     @classmethod
     def _is_url(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for url in (value,) if isinstance(value, str) else value:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError(f"{url!r} is no URL; give scheme and host, as https://login.salesforce.com")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signs(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        try:
+            key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        except binascii.Error:
+            key = b""
+        if text and not 24 <= len(key) <= 64:
+            raise ValueError("it is whsec_ and base64 of 24 to 64 random bytes")
         return value
 
     @field_validator("salesforce_api_version")
@@ -179,7 +199,7 @@ SHARED_NAMES = frozenset(
         "salesforce_ca_file",
     }
 )
-SECRET_NAMES = frozenset({"database_url", "redis_url", "encryption_key", "salesforce_client_secret"})
+SECRET_NAMES = frozenset({"database_url", "redis_url", "encryption_key", "salesforce_client_secret", "webhook_secret"})
 
 
 def variable(name: str) -> str:
@@ -239,6 +259,7 @@ def _read(environ: Mapping[str, str], name: str) -> str | None:
 def _refuse_misspelt(environ: Mapping[str, str]) -> None:
     """A variable with our prefix that names no setting is a misspelt one: refuse it rather than ignore it."""
     known = [variable(name) for name in Settings.model_fields if name not in SHARED_NAMES]
+    known += [f"{variable(name)}_FILE" for name in SECRET_NAMES - SHARED_NAMES]
     for name in environ:
         if name.startswith(PREFIX) and name not in known:
             close = difflib.get_close_matches(name, known, n=1)

@@ -7,6 +7,7 @@ from alembic import context
 import models.access
 import models.action
 import models.budget
+import models.callback
 import models.connection
 import models.event
 import models.mirror

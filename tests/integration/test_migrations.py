@@ -8,6 +8,7 @@ from psycopg import sql
 import models.access
 import models.action
 import models.budget
+import models.callback
 import models.connection
 import models.event
 import models.mirror

@@ -39,7 +39,6 @@ TRANSPORT = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "retry_on_timeout": False,
-    "visibility_timeout": 3600,
 }
 
 
@@ -67,6 +66,7 @@ def test_the_tasks_have_their_fixed_names_and_lanes() -> None:
         "mirror.step",
         "mirror.page",
         "actions.deliver",
+        "actions.enqueue",
         "upkeep.tick",
         "tokens.keep_alive",
         "tokens.renew",

@@ -123,14 +123,7 @@ def _accept(
 ) -> tuple[dict[int, Accepted], list[Fault]]:
     """One try; what is accepted by its place, and what is wrong with the rest."""
     request = _Request(connection_id)
-    _read(request, intents)
-    with deps.database.transaction() as session:
-        known = store.known_keys(session, connection_id, request.keys())
-        accepted = _set_aside_known(request, known)
-        ids = {place: new_id() for place in request.asked}
-        parents = _resolve_parents(session, request, intents, ids)
-    described = _check_all(deps, request, parents)
-    _refuse_orphans(request, parents)
+    accepted, ids, parents, described = _examine(deps, request, intents, new_id)
     if request.faults and not only_valid:
         raise request.error()
     chosen = deps.settings.external_key_field
@@ -146,6 +139,29 @@ def _accept(
             deps.wake(DELIVER, queue_id)
     accepted |= {place: Accepted(ids[place], repeated=False) for place in request.asked}
     return accepted, sorted(request.faults, key=lambda fault: fault.position)
+
+
+def find_faults(deps: ActionDeps, connection_id: int, intents: Sequence[Intent]) -> tuple[Fault, ...]:
+    """Everything that `accept` would find wrong; nothing is stored."""
+    request = _Request(connection_id)
+    _examine(deps, request, intents, uuid.uuid4)
+    return tuple(sorted(request.faults, key=lambda fault: fault.position))
+
+
+def _examine(
+    deps: ActionDeps, request: "_Request", intents: Sequence[Intent], new_id: Callable[[], UUID]
+) -> tuple[dict[int, Accepted], dict[int, UUID], dict[int, dict[str, store.Parent]], dict[int, ObjectDescribe]]:
+    """Look at everything that is asked: what is there already; of the rest ids, parents and describes, by place."""
+    _read(request, intents)
+    _check_callbacks(deps, request)
+    with deps.database.transaction() as session:
+        known = store.known_keys(session, request.connection_id, request.keys())
+        accepted = _set_aside_known(request, known)
+        ids = {place: new_id() for place in request.asked}
+        parents = _resolve_parents(session, request, intents, ids)
+    described = _check_all(deps, request, parents)
+    _refuse_orphans(request, parents)
+    return accepted, ids, parents, described
 
 
 class _Request:
@@ -188,6 +204,14 @@ def _read(request: _Request, intents: Sequence[Intent]) -> None:
             seen.add(one.idempotency_key)
         request.asked[place] = one
         request.hashes[place] = content_hash(one)
+
+
+def _check_callbacks(deps: ActionDeps, request: _Request) -> None:
+    urls = {one.callback_url for one in request.asked.values() if one.callback_url}
+    wrong = {url: sentence for url in urls if (sentence := deps.wrong_callback(request.connection_id, url))}
+    for place, one in list(request.asked.items()):
+        if one.callback_url in wrong:
+            request.refuse(place, Fault("VALIDATION_ERROR", wrong[one.callback_url]))
 
 
 def _set_aside_known(request: _Request, known: Mapping[str, store.Known]) -> dict[int, Accepted]:

@@ -64,4 +64,5 @@ class ActionDeps:
     remember: Remember
     wake: Wake
     clocks: OrgClocks = field(default_factory=OrgClocks)
+    wrong_callback: Callable[[int, str], str | None] = lambda _connection_id, _url: None  # what is wrong with a URL
     crowded: Callable[[], bool] = lambda: False  # others wait for a slot of this process: a long turn should end

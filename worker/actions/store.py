@@ -298,6 +298,8 @@ def find(
     states: Collection[str] = (),
     object_name: str | None = None,
     idempotency_key: str | None = None,
+    error_code: str | None = None,
+    older_than_minutes: float | None = None,
     before: tuple[datetime, UUID] | None = None,
     limit: int = 100,
 ) -> list[dict[str, Any]]:
@@ -310,6 +312,8 @@ def find(
     conditions += ["a.state = ANY(:states)"] if states else []
     conditions += ["lower(a.object) = lower(:object)"] if object_name is not None else []
     conditions += ["a.idempotency_key = :key"] if idempotency_key is not None else []
+    conditions += ["a.error ->> 'code' = :code"] if error_code is not None else []
+    conditions += ["a.created_at < clock_timestamp() - make_interval(secs => :seconds)"] if older_than_minutes else []
     conditions += ["(a.created_at, a.id) < (:before_at, :before_id)"] if before else []
     query = (
         f"SELECT {COLUMNS} {FROM} WHERE {' AND '.join(conditions)} ORDER BY a.created_at DESC, a.id DESC LIMIT :limit"
@@ -319,11 +323,19 @@ def find(
         "states": list(states),
         "object": object_name,
         "key": idempotency_key,
+        "code": error_code,
+        "seconds": 60 * (older_than_minutes or 0.0),
         "before_at": before and before[0],
         "before_id": before and before[1],
         "limit": limit,
     }
     return [_shown(row) for row in session.execute(text(query), values).mappings()]
+
+
+def attempts(session: Session, action_id: UUID) -> list[dict[str, Any]]:
+    """What was tried for one action, in order."""
+    query = "SELECT at, way, state, code, message FROM sfsync.action_attempts WHERE action_id = :id ORDER BY id"
+    return [dict(row) for row in session.execute(text(query), {"id": action_id}).mappings()]
 
 
 def settled(session: Session, ids: Collection[UUID]) -> set[UUID]:

@@ -1,8 +1,11 @@
 """`sfsync actions`: writes that were asked for, and what became of them."""
 
 import csv
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -13,15 +16,36 @@ from sqlalchemy import select
 from models.action import ACTION_STATES
 from models.connection import Connection
 from worker.actions import decide, exact, store
-from worker.actions.accept import FaultyError, Intent, accept
-from worker.cli.output import Exit, Json, UserId, age, console, fail, show_json, show_table
+from worker.actions.accept import ACTIONS_AT_ONCE, FaultyError, KeyReusedError, Sorted, accept, find_faults
+from worker.actions.check import Fault
+from worker.actions.deps import ActionDeps
+from worker.actions.lifecycle import CANCELLABLE, RETRYABLE
+from worker.cli.action_files import Line, opened, read
+from worker.cli.output import Exit, Json, UserId, age, console, errors, fail, show_json, show_table
 from worker.errors import SettingsError
 from worker.runtime import Runtime
 from worker.settings import load_settings
 
-actions = typer.Typer(no_args_is_help=True, help="Writes to the org: list, show, retry, cancel, add.")
-ActionId = Annotated[UUID, typer.Argument(help="The action's id.")]
-INTENT_FIELDS = ("record_id", "external_id_field", "external_id", "idempotency_key", "order_key")
+actions = typer.Typer(no_args_is_help=True, help="Writes to the org: add, list, show, retry, cancel, export.")
+FAULTS_SHOWN = 50
+PAGE = 1_000
+
+OneAction = Annotated[UUID, typer.Argument(help="The action's id.")]
+SomeActions = Annotated[list[UUID] | None, typer.Argument(help="Ids of actions; or choose them by the options.")]
+User = Annotated[str | None, typer.Option("--user-id", help="Only of this user.")]
+States = Annotated[list[str] | None, typer.Option("--state", help=f"Only in these states: {', '.join(ACTION_STATES)}.")]
+Object = Annotated[str | None, typer.Option("--object", help="Only of this object.")]
+Code = Annotated[str | None, typer.Option("--error", help="Only with this error code.")]
+Key = Annotated[str | None, typer.Option("--idempotency-key", help="Only the one with this key.")]
+OlderThan = Annotated[float | None, typer.Option("--older-than", min=0, help="Only accepted longer ago, in minutes.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+class Form(StrEnum):
+    """How actions are written to a file."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,20 +59,54 @@ def _runtime() -> Runtime:
     return rt
 
 
+def _filter(
+    user_id: str | None,
+    states: list[str] | None,
+    object_name: str | None,
+    code: str | None,
+    key: str | None,
+    older_than: float | None,
+) -> dict[str, Any]:
+    wrong = sorted(set(states or ()) - set(ACTION_STATES))
+    if wrong:
+        raise SettingsError(f"--state {wrong[0]}: choose from {', '.join(ACTION_STATES)}")
+    return {
+        "user_ids": [user_id] if user_id else None,
+        "states": states or (),
+        "object_name": object_name,
+        "error_code": code,
+        "idempotency_key": key,
+        "older_than_minutes": older_than,
+    }
+
+
+def _all(rt: Runtime, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every action of a choice, newest first, a page at a time: the memory stays small."""
+    before: tuple[datetime, UUID] | None = None
+    while True:
+        with rt.database.transaction() as session:
+            page = store.find(session, before=before, limit=PAGE, **chosen)
+        yield from page
+        if len(page) < PAGE:
+            return
+        before = (page[-1]["created_at"], page[-1]["id"])
+
+
 @actions.command("list")
 def list_(
-    user_id: Annotated[str | None, typer.Option("--user-id", help="Only of this user.")] = None,
-    state: Annotated[list[str] | None, typer.Option(help=f"Only in these states: {', '.join(ACTION_STATES)}.")] = None,
+    user_id: User = None,
+    states: States = None,
+    object_name: Object = None,
+    code: Code = None,
+    key: Key = None,
+    older_than: OlderThan = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
     as_json: Json = False,
 ) -> None:
     """List actions, newest first."""
-    wrong = sorted(set(state or ()) - set(ACTION_STATES))
-    if wrong:
-        raise SettingsError(f"--state {wrong[0]}: choose from {', '.join(ACTION_STATES)}")
+    chosen = _filter(user_id, states, object_name, code, key, older_than)
     rt = _runtime()
-    with rt.database.transaction() as session:
-        found = store.find(session, user_ids=[user_id] if user_id else None, states=state or (), limit=limit)
+    found = list(itertools.islice(_all(rt, chosen), limit))
     if as_json:
         show_json(found)
         return
@@ -64,39 +122,133 @@ def _row(action: dict[str, Any], since: str) -> list[object]:
 
 
 @actions.command()
-def show(action_id: ActionId, as_json: Json = False) -> None:
-    """Show one action with all that is known of it."""
+def show(action_id: OneAction, as_json: Json = False) -> None:
+    """Show one action with all that is known of it, and every attempt."""
     with _runtime().database.transaction() as session:
         found = store.read(session, action_id)
+        attempts = store.attempts(session, action_id)
     if found is None:
         raise fail(f"there is no action {action_id}", Exit.REFUSED)
     if as_json:
-        show_json(found)
+        show_json({**found, "attempts_log": attempts})
         return
     for name, value in found.items():
         text = exact.dumps(value) if isinstance(value, dict) else "–" if value is None else str(value)
-        console.print(f"{name:>18}  {text}", highlight=False, markup=False)
+        console.print(f"{name:>20}  {text}", highlight=False, markup=False)
+    rows = [
+        [f"{one['at']:%Y-%m-%d %H:%M:%S}", *(one[name] for name in ("way", "state", "code", "message"))]
+        for one in attempts
+    ]
+    show_table("Attempts", ("at", "way", "became", "code", "message"), rows)
 
 
 @actions.command()
-def retry(action_id: ActionId, as_json: Json = False) -> None:
-    """Send a held or rejected action again; it goes to the end of its record's line."""
-    _tell(decide.retry(_runtime().actions, action_id), action_id, "retried", as_json=as_json)
+def retry(
+    ids: SomeActions = None,
+    user_id: User = None,
+    states: States = None,
+    object_name: Object = None,
+    code: Code = None,
+    older_than: OlderThan = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Send actions that are held, rejected or in conflict again; each goes to the end of its record's line."""
+    chosen = _filter(user_id, states, object_name, code, None, older_than)
+    _decide(decide.retry, "retried", ids, chosen, RETRYABLE, yes=yes, as_json=as_json)
 
 
 @actions.command()
-def cancel(action_id: ActionId, as_json: Json = False) -> None:
-    """Give up an action that is waiting, ready or held."""
-    _tell(decide.cancel(_runtime().actions, action_id), action_id, "cancelled", as_json=as_json)
+def cancel(
+    ids: SomeActions = None,
+    user_id: User = None,
+    states: States = None,
+    object_name: Object = None,
+    code: Code = None,
+    older_than: OlderThan = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Give up actions that are waiting, ready or held."""
+    chosen = _filter(user_id, states, object_name, code, None, older_than)
+    _decide(decide.cancel, "cancelled", ids, chosen, CANCELLABLE, yes=yes, as_json=as_json)
 
 
-def _tell(done: bool, action_id: UUID, word: str, *, as_json: bool) -> None:
-    if not done:
-        raise fail(f"there is no action {action_id}", Exit.REFUSED)
+def _decide(
+    decision: Callable[[ActionDeps, UUID], bool],
+    word: str,
+    ids: list[UUID] | None,
+    chosen: dict[str, Any],
+    lawful: frozenset[str],
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """One named action must be there and decidable; of many, those that are in another state by now are told as skipped."""
+    rt = _runtime()
+    if not ids:
+        if not any(chosen.values()):
+            raise SettingsError("name actions by their ids, or choose them with --user-id, --state, --object, --error")
+        chosen["states"] = sorted(set(chosen["states"] or lawful) & lawful)
+        ids = [one["id"] for one in _all(rt, chosen)] if chosen["states"] else []
+        ids.reverse()  # the oldest first, so that they keep their order
+        if ids and not yes and not typer.confirm(f"{len(ids):,} actions will be {word}. Go on?", err=True):
+            raise typer.Exit(Exit.REFUSED)
+    done: list[UUID] = []
+    skipped: list[UUID] = []
+    for action_id in ids:
+        try:
+            found = decision(rt.actions, action_id)
+        except decide.UndecidableError as error:
+            if len(ids) == 1:
+                raise fail(str(error), Exit.REFUSED) from None
+            found = False
+        (done if found else skipped).append(action_id)
+    if len(ids) == 1 and not done:
+        raise fail(f"there is no action {ids[0]}", Exit.REFUSED)
     if as_json:
-        show_json({"id": action_id, word: True})
-    else:
-        console.print(f"{word.capitalize()} {action_id}.")
+        show_json({word: done, "skipped": skipped})
+        return
+    left = f"; {len(skipped):,} skipped" if skipped else ""
+    console.print(f"{word.capitalize()} {done[0] if len(ids) == 1 else f'{len(done):,} actions'}{left}.")
+
+
+@actions.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="Where to write; - for standard output.")] = Path("-"),
+    form: Annotated[Form | None, typer.Option("--format", help="Default: by the file's name, else jsonl.")] = None,
+    user_id: User = None,
+    states: States = None,
+    object_name: Object = None,
+    code: Code = None,
+    older_than: OlderThan = None,
+) -> None:
+    """Write actions to a file, newest first: JSON lines, or CSV with fields, outcome and error as JSON."""
+    chosen = _filter(user_id, states, object_name, code, None, older_than)
+    form = form or (Form.CSV if file.suffix.lower() == ".csv" else Form.JSONL)
+    rt = _runtime()
+    target = sys.stdout if str(file) == "-" else file.open("w", newline="", encoding="utf-8")
+    try:
+        writer = csv.writer(target)
+        count = 0
+        for count, action in enumerate(_all(rt, chosen), start=1):
+            plain = {name: _plain(value) for name, value in action.items()}
+            if form is Form.JSONL:
+                target.write(exact.dumps(plain) + "\n")
+                continue
+            if count == 1:
+                writer.writerow(plain)
+            writer.writerow([exact.dumps(one) if isinstance(one, dict) else one for one in plain.values()])
+    finally:
+        if target is not sys.stdout:
+            target.close()
+    errors.print(f"Wrote {count:,} actions.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value) if isinstance(value, UUID) else value
 
 
 @actions.command()
@@ -105,12 +257,17 @@ def add(
     file: Annotated[Path, typer.Argument(help="JSON lines or CSV; - for standard input.")],
     object_name: Annotated[str | None, typer.Option("--object", help="Of rows that name none.")] = None,
     operation: Annotated[str, typer.Option(help="Of rows that name none: create, update, upsert, delete.")] = "create",
+    form: Annotated[Form | None, typer.Option("--format", help="Default: by the file's name, else jsonl.")] = None,
+    only_valid: Annotated[bool, typer.Option("--only-valid", help="Add what is right, tell what is wrong.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add actions from a file; all or, when anything is wrong with one of them, none.
+    """Add actions from a file: all, or none when anything is wrong with one of them.
 
-    JSON lines: {"object", "operation", "fields", "record_id"?, "external_id_field"?, "external_id"?, "idempotency_key"?}.
-    CSV (name ends in .csv): a header of field names; the columns Id and idempotency_key are no fields.
+    JSON lines: {"object", "operation", "fields", "record_id"?, "external_id_field"?, "external_id"?, "idempotency_key"?,
+    "order_key"?, "priority"?, "after_failure"?, "mergeable"?, "if_unmodified_since"?, "parents"?, "callback_url"?}.
+    CSV: a header of field names; Id is the record's id, a column named like a member above is that member, and
+    parents.AccountId names the action that makes the parent. A file of more than 10,000 actions is added in parts of
+    10,000, each as a whole; with idempotency keys it can be added again after a fault was mended.
     """
     rt = _runtime()
     with rt.database.transaction() as session:
@@ -118,46 +275,83 @@ def add(
         connection_id = session.scalar(known)
     if connection_id is None:
         raise fail(f"{user_id} is not connected; `sfsync connect --user-id {user_id}`", Exit.DISCONNECTED)
-    rows = _from_csv(file) if file.suffix.lower() == ".csv" else _from_json(file)
-    intents = [_intent(row, object_name, operation) for row in rows]
-    try:
-        made = accept(rt.actions, connection_id, intents, source="cli")
-    except FaultyError as error:
-        lines = [f"action {one.position + 1}: {one.code}: {one.message}" for one in error.faults[:50]]
-        raise fail("nothing was added\n  " + "\n  ".join(lines), Exit.REFUSED) from None
-    if as_json:
-        show_json([{"id": one.id, "repeated": one.repeated} for one in made])
-    else:
-        repeated = sum(one.repeated for one in made)
-        console.print(f"Added {len(made) - repeated:,} actions; {repeated:,} were there already.")
+    as_csv = (form or (Form.CSV if file.suffix.lower() == ".csv" else Form.JSONL)) is Form.CSV
+    tally = _Tally(only_valid=only_valid)
+    with opened(file, quiet=as_json) as source:
+        lines = read(source, as_csv=as_csv, object_name=object_name, operation=operation)
+        while part := list(itertools.islice(lines, ACTIONS_AT_ONCE)):
+            tally.take(rt.actions, connection_id, part)
+            if tally.stopped:
+                break
+    tally.tell(as_json=as_json)
 
 
-def _from_json(file: Path) -> Iterator[dict[str, Any]]:
-    text = sys.stdin.read() if str(file) == "-" else file.read_text()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                row = exact.loads(line)
-            except ValueError:
-                raise SettingsError(f"{file}: line {number} is not JSON") from None
-            if not isinstance(row, dict):
-                raise SettingsError(f"{file}: line {number} is no JSON object")
-            yield row
+class _Tally:
+    """What was added, and what was wrong on which line."""
+
+    def __init__(self, *, only_valid: bool) -> None:
+        self.only_valid = only_valid
+        self.stopped = False
+        self.made: list[dict[str, Any]] = []
+        self.wrong: list[dict[str, Any]] = []
+
+    def take(self, deps: ActionDeps, connection_id: int, part: list[Line]) -> None:
+        """Add one part of the file."""
+        for line in part:
+            self.wrong += [{"line": line.number, "code": "VALIDATION_ERROR", "message": text} for text in line.faults]
+        right = [line for line in part if line.intent is not None]
+        intents = [line.intent for line in right if line.intent is not None]
+        if self.wrong and not self.only_valid:
+            # Nothing of this part is added; what else is wrong with it is told all the same.
+            self.stopped = True
+        if not intents:
+            return
+        try:
+            if self.stopped:
+                self._note(right, find_faults(deps, connection_id, intents))
+            else:
+                self._keep(right, _sorted(deps, connection_id, intents, only_valid=self.only_valid))
+        except (FaultyError, KeyReusedError) as error:
+            self._note(right, error.faults)
+            self.stopped = True
+
+    def _keep(self, lines: list[Line], found: Sorted) -> None:
+        self.made += [
+            {"line": lines[place].number, "id": one.id, "repeated": one.repeated}
+            for place, one in found.accepted.items()
+        ]
+        self._note(lines, found.faults)
+
+    def _note(self, lines: list[Line], faults: tuple[Fault, ...]) -> None:
+        self.wrong += [
+            {"line": lines[one.position].number, "code": one.code, "message": one.message, "fields": list(one.fields)}
+            for one in faults
+        ]
+
+    def tell(self, *, as_json: bool) -> None:
+        """Say it; exit 5 when anything was wrong."""
+        self.wrong.sort(key=lambda one: one["line"])
+        if as_json:
+            show_json({"added": self.made, "faults": self.wrong})
+        else:
+            for one in self.wrong[:FAULTS_SHOWN]:
+                errors.print(
+                    f"line {one['line']}: {one['code']}: {one['message']}",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
+            if len(self.wrong) > FAULTS_SHOWN:
+                errors.print(f"… and {len(self.wrong) - FAULTS_SHOWN:,} more.")
+            repeated = sum(one["repeated"] for one in self.made)
+            console.print(f"Added {len(self.made) - repeated:,} actions; {repeated:,} were there already.")
+        if self.stopped:
+            raise fail("something is wrong: of the part with these lines nothing was added", Exit.REFUSED)
+        if self.wrong:
+            raise typer.Exit(Exit.REFUSED)
 
 
-def _from_csv(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            own = {
-                "record_id": row.pop("Id", None) or None,
-                "idempotency_key": row.pop("idempotency_key", None) or None,
-            }
-            yield {**own, "fields": {name: value if value != "" else None for name, value in row.items()}}
-
-
-def _intent(row: dict[str, Any], object_name: str | None, operation: str) -> Intent:
-    named = row.get("object") or object_name
-    if not named:
-        raise SettingsError("a row names no object; give --object")
-    given = {name: row[name] for name in INTENT_FIELDS if row.get(name) is not None}
-    return Intent(named, row.get("operation") or operation, dict(row.get("fields") or {}), **given)
+def _sorted(deps: ActionDeps, connection_id: int, intents: list[Any], *, only_valid: bool) -> Sorted:
+    if only_valid:
+        return accept(deps, connection_id, intents, source="cli", only_valid=True)
+    return Sorted(dict(enumerate(accept(deps, connection_id, intents, source="cli"))), ())

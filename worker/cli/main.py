@@ -24,7 +24,8 @@ COMMANDS = {
     "removals": ("removals", "Reads that would remove too much: list, confirm, refuse."),
     "status": ("status", "Show lags, verifications, active runs, actions and processes."),
     "doctor": ("status", "Look at every part; say what is wrong and what to do."),
-    "actions": ("actions", "Writes to the org: list, show, retry, cancel, add."),
+    "actions": ("actions", "Writes to the org: add, list, show, retry, cancel, export."),
+    "callbacks": ("callbacks", "What callers are told over HTTP: secrets, deliveries, endpoints."),
     "triggers": (
         "triggers",
         "Work that a timetable or a caller starts: add, list, show, fire, enable, disable, remove.",

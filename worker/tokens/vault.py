@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models.base import Base
+from models.callback import CallbackSecret
 from models.connection import Connection, OAuthState
 from worker.db import Database
 from worker.errors import SettingsError
@@ -113,6 +114,7 @@ ENCRYPTED = (
     Encrypted(Connection, Connection.refresh_token, Connection.id),
     Encrypted(Connection, Connection.jwt_key, Connection.id),
     Encrypted(OAuthState, OAuthState.code_verifier, OAuthState.state_hash),
+    Encrypted(CallbackSecret, CallbackSecret.secret, CallbackSecret.id),
 )
 
 
