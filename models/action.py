@@ -180,7 +180,6 @@ class Action(Base):
             "created_at",
             postgresql_where=text("state = 'ready'"),
         ),
-        Index("ix_actions_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index(
             "ix_actions_unchecked",
             "connection_id",

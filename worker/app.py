@@ -12,6 +12,7 @@ from celery.worker.request import Request
 from kombu.entity import Queue
 
 from beat_schedule import BEAT_SCHEDULE
+from worker.log import bound
 from worker.pulse import PULSE
 from worker.settings import Settings
 from worker.steps import Busy
@@ -123,8 +124,11 @@ class HiddenRequest(Request):  # type: ignore[misc]  # Celery is untyped
         return told
 
 
-class DocumentTask(StepTask):
-    """A task that carries a document, not an id: acknowledged when it is over, its arguments shown nowhere."""
+class DocumentTask(Task):  # type: ignore[misc]  # Celery is untyped
+    """A task that carries a document, not an id: acknowledged when it is over, its arguments shown nowhere.
+
+    It moves no row, so it takes no slot: a message that is turned away would be lost.
+    """
 
     abstract = True
     acks_late = True
@@ -132,9 +136,9 @@ class DocumentTask(StepTask):
     Request = HiddenRequest
 
     def __call__(self, *args: Any, **kwargs: Any) -> str:
-        """Run the task's body as a step of no row."""
-        PULSE.take_slot(wait=True)
-        return repr(PULSE.run(self.name, 0, lambda: self.run(*args, **kwargs)))
+        """Run the task's body."""
+        with bound(task=self.name):
+            return str(self.run(*args, **kwargs))
 
 
 def make_app(settings: Settings, *, client_name: str = "sfsync", publish_only: bool = False) -> Celery:

@@ -20,14 +20,6 @@ def now() -> sa.TextClause:
 def upgrade() -> None:
     """Forward only."""
     op.create_index(
-        "ix_actions_finished",
-        "actions",
-        ["finished_at"],
-        unique=False,
-        schema="sfsync",
-        postgresql_where=sa.text("finished_at IS NOT NULL"),
-    )
-    op.create_index(
         "ix_action_lines_quiet",
         "action_lines",
         ["quiet_until"],
