@@ -72,6 +72,7 @@ class Report:
     wrong: list[str]
     disordered: list[str]
     kills: int
+    flushes: int
     faults: int
     calls: int
     seconds: float
@@ -86,7 +87,9 @@ class Chaos:
         self.size = size
         self.chance = random.Random(seed)
         self.over = threading.Event()
+        self.killing = threading.Lock()
         self.kills = 0
+        self.flushes = 0
         self.rt = Runtime(load_settings(stack.env))
         self.ids: list[str] = []
         self.redis_url = stack.env["REDIS_URL"]
@@ -99,7 +102,7 @@ class Chaos:
             for object_name in ("Contact", "Account"):
                 for name in self.external_ids(object_name):
                     control.remove_field(object_name, name)
-        rows = [{"LastName": f"chaos base {number}"} for number in range(self.size.records)]
+        rows = [{"LastName": f"base {number}"} for number in range(self.size.records)]
         self.ids = control.create_rows("Contact", count=len(rows), records=rows)
         control.clear_ledger()
         self.journal_from = max((entry["seq"] for entry in control.journal()), default=0)
@@ -114,9 +117,9 @@ class Chaos:
 
     # -- what is asked for
 
-    def ask(self) -> None:
-        """All actions, in bursts of every size, so that every way is gone."""
-        creates = list(range(self.size.creates))
+    def ask(self, *, with_redis: bool) -> None:
+        """All actions, in bursts of every size, so that every way is gone; the gravest right after some were accepted."""
+        creates = list(range(1, self.size.creates))
         steps = [self.chance.randrange(self.size.records) for _ in range(self.size.updates)]
         updates = [
             Intent("Contact", "update", {"Title": f"step {number}"}, record_id=self.ids[place])
@@ -124,11 +127,8 @@ class Chaos:
         ]
         self.last = {self.ids[place]: f"step {number}" for number, place in enumerate(steps)}
         self.asked = {one: [f"step {n}" for n, place in enumerate(steps) if self.ids[place] == one] for one in self.ids}
-        with self.rt.database.transaction() as session:
-            connection_id = int(
-                session.connection().exec_driver_sql("SELECT id FROM salesforce_oauth_tokens").scalar() or 0
-            )
         sizes = [1, 1, 7, 40, 1, 260, 1, 90, 400]
+        grave = {3: self.flush, 5: self.kill_one, 6: self.flush} if with_redis else {5: self.kill_one}
         turn = 0
         while creates or updates:
             some = sizes[turn % len(sizes)]
@@ -136,9 +136,20 @@ class Chaos:
             numbers, creates = creates[:some], creates[some:]
             share = max(1, some // 2)
             burst, updates = [self.create(number, some) for number in numbers] + updates[:share], updates[share:]
-            accept(self.rt.actions, connection_id, burst, source="cli")
+            self.accept(burst)
+            if turn in grave:
+                grave[turn]()
             if some == 1:
                 self.over.wait(0.3)
+
+    def ask_first(self) -> None:
+        """One create while all is well: it makes the worker ask whether the org heeds idempotency keys."""
+        self.accept([self.create(0, 1)])
+        until(self.settled)
+
+    def accept(self, intents: list[Intent]) -> None:
+        ((connection_id,),) = self.stack.rows("SELECT id FROM salesforce_oauth_tokens")
+        accept(self.rt.actions, connection_id, intents, source="cli")
 
     @staticmethod
     def create(number: int, beside: int) -> Intent:
@@ -159,23 +170,31 @@ class Chaos:
                 control.hold_rows(self.chance.sample(self.ids, min(3, len(self.ids))), self.chance.uniform(0.2, 1.0))
 
     def kill(self) -> None:
-        """Workers are killed and started again; in the end there are as many as in the beginning."""
+        """Workers that have come up are killed and started again; in the end there are as many as in the beginning."""
         while not self.over.wait(self.chance.uniform(1.5, 4.0)):
-            victim = self.chance.choice(self.alive())
-            self.stack.kill(victim)
-            self.kills += 1
-            self.stack.start("worker", "actions")
+            if self.up():
+                self.kill_one()
 
-    def alive(self) -> list[Any]:
-        return [one for one in self.stack.processes if one.poll() is None]
+    def kill_one(self) -> None:
+        """Kill a worker in the middle of its work, and start another."""
+        until(self.up)
+        with self.killing:
+            victims = self.up()
+            if victims and not self.settled():
+                self.stack.kill(self.chance.choice(victims))
+                self.kills += 1
+                self.stack.start("worker", "actions")
+
+    def up(self) -> list[Any]:
+        """Workers that have started and live: those that are still starting have nothing in hand."""
+        started = {pid for (pid,) in self.stack.rows("SELECT pid FROM sfsync.processes")}
+        return [one for one in self.stack.processes if one.pid in started and one.poll() is None]
 
     def flush(self) -> None:
-        """Redis loses everything, twice."""
-        client = redis.Redis.from_url(self.redis_url)
-        for part in (0.3, 0.6):
-            if self.over.wait(self.size.seconds * part / 2):
-                return
+        """Redis loses everything while work is under way."""
+        with redis.Redis.from_url(self.redis_url) as client:
             client.flushall()
+        self.flushes += not self.settled()
 
     # -- the run
 
@@ -185,13 +204,13 @@ class Chaos:
         begin = time.monotonic()
         for _ in range(self.size.workers):
             self.stack.start("worker", "actions")
-        work = [self.spoil, self.kill, *([self.flush] if with_redis else [])]
-        threads = [threading.Thread(target=one, daemon=True) for one in work]
+        threads = [threading.Thread(target=one, daemon=True) for one in (self.spoil, self.kill)]
+        until(self.up)
+        self.ask_first()
         for thread in threads:
             thread.start()
         try:
-            until(lambda: self.stack.rows("SELECT count(*) > 0 FROM sfsync.processes") == [(True,)])
-            self.ask()
+            self.ask(with_redis=with_redis)
             ends = time.monotonic() + self.size.seconds
             while time.monotonic() < ends and not self.settled():
                 time.sleep(0.2)
@@ -216,7 +235,9 @@ class Chaos:
     def count(self, seconds: float) -> Report:
         """The org's records and its journal against what was asked."""
         made = Counter(
-            row["LastName"] for row in self.query("SELECT LastName FROM Contact WHERE LastName LIKE 'chaos %'")
+            row[name]
+            for object_name, name in (("Contact", "LastName"), ("Account", "Name"))
+            for row in self.query(f"SELECT {name} FROM {object_name} WHERE {name} LIKE 'chaos %'")
         )
         wanted = [f"chaos {number}" for number in range(self.size.creates)]
         titles = {
@@ -239,6 +260,7 @@ class Chaos:
             wrong=[one for one, title in self.last.items() if titles.get(one) != title],
             disordered=[one for one, steps in applied.items() if not is_in_order(steps, self.asked[one])],
             kills=self.kills,
+            flushes=self.flushes,
             faults=0,
             calls=sum(paths.values()),
             seconds=seconds,

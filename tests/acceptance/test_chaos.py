@@ -22,12 +22,15 @@ def run(folder: Path, database_url: str, redis_url: str, size: Size, *, with_red
 def assert_right(report: Report, size: Size) -> None:
     assert report.states == {"delivered": size.creates + size.updates}, report
     assert (report.missing, report.doubled, report.wrong, report.disordered) == ([], [], [], []), report
-    assert report.kills
+    assert report.kills, report
+    assert report.faults, report
 
 
 def test_with_keys_and_a_redis_that_forgets(tmp_path: Path, database_url: str, valkey: EmbeddedValkey) -> None:
     size = Size(creates=250, updates=100, records=12, seconds=8)
-    assert_right(run(tmp_path, database_url, valkey.url, size, with_redis=True), size)
+    report = run(tmp_path, database_url, valkey.url, size, with_redis=True)
+    assert_right(report, size)
+    assert report.flushes == 2
 
 
 def test_without_any_external_id_and_without_redis(tmp_path: Path, database_url: str) -> None:

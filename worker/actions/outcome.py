@@ -167,4 +167,4 @@ def problem_of(error: SyncError) -> Problem:
     if complaints:
         return Problem(complaints[0].code or "UNKNOWN", complaints[0].message, complaints[0].fields)
     code = getattr(error, "code", None) or type(error).__name__.removesuffix("Error").upper()
-    return Problem(str(code), str(error))
+    return Problem(str(code), str(error).removeprefix(f"{code}: "))

@@ -9,6 +9,9 @@ from worker.actions import family, store
 from worker.actions.deps import DELIVER, ActionDeps
 
 LINES_AT_ONCE = 1_000
+PAGES_LOOKED_AT = (
+    200  # of a table, some 15,000 rows: chosen at random where it has more, so that a look costs the same at any size
+)
 
 # A sleeping queue that has work after all: reading one row of an index each, and there are few queues.
 FORGOTTEN = """
@@ -25,24 +28,25 @@ UPDATE sfsync.action_queues q SET next_due_at = clock_timestamp()
 RETURNING q.id
 """
 
+# Line by line, never action by action: a line has one head, however many wait behind it.
 HEADLESS = """
-SELECT a.connection_id, a.object, a.order_key FROM sfsync.actions a
- WHERE a.state = 'waiting' AND a.checked
-   AND NOT EXISTS (SELECT 1 FROM sfsync.action_lines l
-                    WHERE l.connection_id = a.connection_id AND l.object = a.object AND l.order_key = a.order_key
-                      AND l.blocked_by IS NOT NULL)
+SELECT l.connection_id, l.object, l.order_key
+  FROM sfsync.action_lines l TABLESAMPLE SYSTEM (:percent)
+ CROSS JOIN LATERAL (SELECT b.id, b.state, b.checked FROM sfsync.actions b
+                      WHERE b.connection_id = l.connection_id AND b.object = l.object AND b.order_key = l.order_key
+                        AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')
+                      ORDER BY b.ticket LIMIT 1) AS head
+ WHERE l.blocked_by IS NULL AND head.state = 'waiting' AND head.checked
    AND NOT EXISTS (SELECT 1 FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id
-                    WHERE p.action_id = a.id AND b.state <> 'delivered')
-   AND NOT EXISTS (SELECT 1 FROM sfsync.actions b
-                    WHERE b.connection_id = a.connection_id AND b.object = a.object AND b.order_key = a.order_key
-                      AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt') AND b.ticket < a.ticket)
+                    WHERE p.action_id = head.id AND b.state <> 'delivered')
  LIMIT :limit
 """
 
 # A child that was accepted in the moment in which its parent failed.
 ORPHANS = """
 SELECT DISTINCT a.connection_id, a.object, a.order_key, p.parent_id
-  FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id JOIN sfsync.actions a ON a.id = p.action_id
+  FROM sfsync.action_parents p TABLESAMPLE SYSTEM (:percent)
+  JOIN sfsync.actions b ON b.id = p.parent_id JOIN sfsync.actions a ON a.id = p.action_id
  WHERE a.state = 'waiting'
    AND (b.state = 'cancelled' OR b.state IN ('rejected', 'conflict', 'held') AND b.after_failure = 'go_on')
  LIMIT :limit
@@ -66,9 +70,16 @@ def upkeep(deps: ActionDeps) -> None:
         deps.wake(DELIVER, queue_id)
 
 
+def _share(session: Session, table: str) -> float:
+    """The part of a table that is looked at in one turn, in per cent."""
+    size = "SELECT pg_relation_size(CAST(:table AS regclass)) / CAST(current_setting('block_size') AS bigint)"
+    return min(100.0, 100.0 * PAGES_LOOKED_AT / max(1, session.scalar(text(size), {"table": table}) or 0))
+
+
 def _mend_lines(session: Session, limit: int) -> list[int]:
     rows: Sequence[tuple[int, str, str]] = [
-        (row.connection_id, row.object, row.order_key) for row in session.execute(text(HEADLESS), {"limit": limit})
+        (row.connection_id, row.object, row.order_key)
+        for row in session.execute(text(HEADLESS), {"limit": limit, "percent": _share(session, "sfsync.action_lines")})
     ]
     queues = []
     for connection_id in sorted({row[0] for row in rows}):
@@ -80,7 +91,8 @@ def _mend_lines(session: Session, limit: int) -> list[int]:
 
 
 def _mend_families(session: Session, limit: int) -> list[int]:
-    rows = session.execute(text(ORPHANS), {"limit": limit}).all()
+    values = {"limit": limit, "percent": _share(session, "sfsync.action_parents")}
+    rows = session.execute(text(ORPHANS), values).all()
     queues = []
     for connection_id in sorted({row.connection_id for row in rows}):
         lines = {(row.object, row.order_key) for row in rows if row.connection_id == connection_id}

@@ -13,6 +13,7 @@ from tests.org import Org, start_org
 from tests.waiting import until
 from worker.actions import decide, deliver, sending
 from worker.actions.intent import Intent
+from worker.actions.lifecycle import ATTEMPTS
 from worker.db import Database
 from worker.salesforce import ingest as edge
 from worker.salesforce import rest, ui_records
@@ -484,6 +485,45 @@ def test_children_of_a_rejected_parent_wait_where_it_was_asked(world: World, nam
     world.step(queue="Contact")
     world.step(queue="Contact")
     assert states_of(world, "Contact") == ["delivered", "delivered"]
+
+
+def test_children_of_a_held_parent_are_held_until_a_person_retries_each(world: World, name: str) -> None:
+    busy = {"status": 503, "body": [{"errorCode": "UNABLE_TO_LOCK_ROW", "message": "busy"}]}
+    world.spoil(busy, times=None)
+    parent, child, grandchild = world.accept(*family(name))
+    for _ in range(ATTEMPTS):
+        world.step(later=LATER, queue="Account")
+    world.org.control.clear_faults()
+    assert (states_of(world, "Account"), states_of(world, "Contact")) == (["held"], ["held", "held"])
+    errors = world.rows(
+        "SELECT error ->> 'code', error ->> 'message' FROM sfsync.actions WHERE object = 'Contact' ORDER BY created_at"
+    )
+    assert [code for code, _ in errors] == ["PARENT_FAILED"] * 2
+    assert all("which is held: " in message for _, message in errors)
+    assert f"{parent.id}, which is held: UNABLE_TO_LOCK_ROW: busy" in errors[0][1]
+    decide.retry(world.deps, child.id)  # nothing has changed for it: it is held again
+    assert states_of(world, "Contact") == ["held", "held"]
+    decide.retry(world.deps, parent.id)
+    world.step(queue="Account")
+    for one in (child, grandchild):
+        decide.retry(world.deps, one.id)
+        world.step(queue="Contact")
+    assert (states_of(world, "Account"), states_of(world, "Contact")) == (["delivered"], ["delivered", "delivered"])
+    assert len(world.find("Account", name)) == 1
+    assert {row["AccountId"] for row in world.find("Contact", name, "AccountId")} == {
+        world.find("Account", name)[0]["Id"]
+    }
+
+
+def test_children_of_a_held_parent_wait_where_it_was_asked(world: World, name: str) -> None:
+    world.spoil({"status": 503, "body": [{"errorCode": "UNABLE_TO_LOCK_ROW", "message": "busy"}]}, times=None)
+    parent, *_ = world.accept(*family(name, after_failure="wait"))
+    for _ in range(ATTEMPTS):
+        world.step(later=LATER, queue="Account")
+    world.org.control.clear_faults()
+    assert (states_of(world, "Account"), states_of(world, "Contact")) == (["held"], ["waiting", "waiting"])
+    decide.cancel(world.deps, parent.id)
+    assert (states_of(world, "Account"), states_of(world, "Contact")) == (["cancelled"], ["rejected", "rejected"])
 
 
 # -- order of the calls

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from worker.actions import claims, due, store
 from worker.actions.accept import Intent, accept
 from worker.actions.claims import Batch, Change, Queue
 from worker.actions.deps import ActionDeps
 from worker.actions.outcome import Delivered, Problem
-from worker.actions.upkeep import upkeep
+from worker.actions.upkeep import HEADLESS, LINES_AT_ONCE, upkeep
 from worker.errors import FencedError
 
 Rows = Callable[..., list[tuple[Any, ...]]]
@@ -201,3 +202,40 @@ def test_upkeep_mends_a_lost_hint_and_a_line_without_a_head(
     upkeep(deps)
     assert rows("SELECT state FROM sfsync.actions ORDER BY ticket") == [("ready",), ("waiting",)]
     assert rows("SELECT id FROM sfsync.action_queues WHERE next_due_at <= clock_timestamp()") == [(woken[0],)]
+
+
+def test_upkeep_looks_at_heads_and_leaves_alone_what_waits_for_a_reason(
+    deps: ActionDeps, connection_id: int, rows: Rows, woken: list[int]
+) -> None:
+    parent = Intent("Account", "create", {"Name": "p"}, idempotency_key="p")
+    child = Intent("Contact", "create", {"LastName": "c"}, parents={"AccountId": "p"})
+    accept(deps, connection_id, [parent, child, update("1@b.example"), update("2@b.example")], source="cli")
+    other = "003000000000002AAA"
+    accept(deps, connection_id, [Intent("Contact", "update", {"Email": "3@b.example"}, record_id=other)], source="cli")
+    ((blocked,),) = rows("UPDATE sfsync.actions SET state = 'waiting' WHERE record_id = %s RETURNING id", other)
+    rows("UPDATE sfsync.action_lines SET blocked_by = %s WHERE order_key = %s", blocked, other)
+    before = rows("SELECT id, state FROM sfsync.actions ORDER BY id")
+    woken.clear()
+    upkeep(deps)
+    assert rows("SELECT id, state FROM sfsync.actions ORDER BY id") == before
+    assert woken == []
+
+
+def test_upkeep_reads_one_action_of_a_line_however_many_wait(
+    deps: ActionDeps, connection_id: int, database_url: str, rows: Rows
+) -> None:
+    accept(deps, connection_id, [update(f"{number}@b.example") for number in range(2_000)], source="cli")
+    rows("VACUUM ANALYZE sfsync.actions")
+    with deps.database.transaction() as session:
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = session.scalar(
+            text(f"EXPLAIN (ANALYZE, FORMAT JSON) {HEADLESS}"), {"percent": 100.0, "limit": LINES_AT_ONCE}
+        )
+    read = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "actions" and node["Actual Loops"]]
+    assert read
+    assert all(node["Actual Rows"] <= 1 for node in read)
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """All nodes of a plan."""
+    return [plan, *(inner for one in plan.get("Plans", []) for inner in nodes(one))]
