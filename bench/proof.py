@@ -163,6 +163,7 @@ def differences(stack: Stack) -> tuple[int, int, int]:
 
 # -- kills
 
+STAGES = ("begin", "wait", "pages", "pages", "pages", "loaded", "look", "read")
 HELD = """
 SELECT lane, kind, stage, claim_token FROM sfsync.runs
  WHERE state = 'ready' AND claim_until > clock_timestamp() AND claim_token > %s
@@ -176,7 +177,7 @@ class Kills:
     stack: Stack
     rows: int
     chance: random.Random
-    longest: float = 6.0  # seconds that a run goes on before its worker may be killed
+    longest: float = 15.0  # seconds that a run may take to come to the stage in which its worker is to be killed
     buried: int = 0
     count: int = 0
     during: Counter[str] = field(default_factory=Counter)
@@ -211,8 +212,11 @@ class Kills:
     def kill(self) -> None:
         """The worker of a run that is held right now dies, with all its threads and children, and another comes up."""
         until(self.held, limit=PATIENCE)
-        time.sleep(self.chance.uniform(0.0, self.longest))
-        until(self.held, limit=PATIENCE)
+        wanted = self.chance.choice(STAGES)
+        end = time.monotonic() + self.longest
+        while time.monotonic() < end and all(stage != wanted for _, _, stage, _ in self.held()):
+            time.sleep(0.05)
+        time.sleep(self.chance.uniform(0.0, 0.5))
         lane, kind, stage, self.buried = self.chance.choice(
             self.held() or [("backfill", "no run", "held", self.buried)]
         )
@@ -228,7 +232,11 @@ def kills(rows: int, count: int, seed: int) -> bool:
     """Kill, settle, compare; True when nothing differs."""
     pages = str(max(1000, rows // 50))
     with started(
-        rows, SFSYNC_REFRESH_SECONDS="5", SFSYNC_BULK_PAGE_ROWS=pages, SFSYNC_BULK_THRESHOLD_ROWS="500"
+        rows,
+        SFSYNC_BULK_POLL_SECONDS="0.5",
+        SFSYNC_REFRESH_SECONDS="5",
+        SFSYNC_BULK_PAGE_ROWS=pages,
+        SFSYNC_BULK_THRESHOLD_ROWS="500",
     ) as stack:
         one = Kills(stack, rows, random.Random(seed))
         ask(stack)
