@@ -3,6 +3,9 @@
 import hashlib
 import hmac
 import secrets
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +17,8 @@ from worker.errors import SettingsError
 
 KEY_PREFIX = "sfsk_"  # so that logs can blank it and people can tell what it is
 USED_EVERY = timedelta(minutes=1)  # last_used_at is written at most this often
+REMEMBERED_SECONDS = 1.0  # how long a key that was valid is taken to be: a revoked one dies within this
+MOST_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,34 @@ class Caller:
     def may_act_for(self, user_id: str) -> bool:
         """Whether the key may act for `user_id`."""
         return self.user_ids is None or user_id in self.user_ids
+
+
+class KnownCallers:
+    """Callers whose key was valid a moment ago, in this process's memory. Used from many threads.
+
+    Only who was let in is remembered, by the hash of the whole key; who was refused is looked up each time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, Caller]] = {}
+
+    def find(self, text: str) -> Caller | None:
+        """Whose key `text` was when it was last looked up, if that was within REMEMBERED_SECONDS."""
+        known = self._known.get(_hash(text))
+        return known[1] if known is not None and self._clock() < known[0] else None
+
+    def authenticate(self, session: Session, text: str) -> Caller | None:
+        """As `authenticate`, and remembered. Counted from before the look-up."""
+        until = self._clock() + REMEMBERED_SECONDS
+        caller = authenticate(session, text)
+        if caller is not None:
+            with self._lock:
+                if len(self._known) >= MOST_REMEMBERED:
+                    self._known.clear()
+                self._known[_hash(text)] = (until, caller)
+        return caller
 
 
 def create_key(

@@ -4,6 +4,7 @@ Claims use Postgres's `clock_timestamp()` in the SQL and nothing else: no worker
 """
 
 import os
+import select
 import socket
 import threading
 import time
@@ -15,9 +16,9 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString, cast
 
 import psycopg
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, exc, text
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from worker.errors import FencedError, SettingsError
 from worker.log import get_logger
@@ -25,6 +26,7 @@ from worker.log import get_logger
 log = get_logger(__name__)
 
 MINIMUM_SERVER = 16
+TRUSTED_SECONDS = 5.0  # a connection that rested no longer and has heard nothing from the server is taken to be alive
 CLAIMABLE = {"runs", "run_pages", "firings", "ingest_jobs"}  # tables with the claim columns, keyed by id
 
 
@@ -55,12 +57,11 @@ class Database:
     def _make_engine(self) -> Engine:
         scheme, rest = self.url.split("://", 1)
         assert scheme in ("postgresql", "postgres")
-        return create_engine(
+        engine = create_engine(
             f"postgresql+psycopg://{rest}",
             poolclass=QueuePool,
             pool_size=self.pool_size,
             max_overflow=2,
-            pool_pre_ping=True,
             pool_timeout=30,
             connect_args={
                 "connect_timeout": 5,
@@ -73,11 +74,20 @@ class Database:
                 "options": "-c timezone=UTC -c lock_timeout=30s -c idle_in_transaction_session_timeout=300s",
             },
         )
+        _watch(engine)
+        return engine
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """A transaction on our own tables: committed at the end of the block, rolled back when it raises."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def looking(self) -> Iterator[Session]:
+        """For one statement that only reads: each statement is a transaction of its own, which saves two round trips."""
+        alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with Session(alone, expire_on_commit=False) as session:
             yield session
 
     def close(self) -> None:
@@ -101,6 +111,38 @@ class Database:
             raise SettingsError(f"DATABASE_URL: cannot connect ({str(error).strip().splitlines()[0]})") from None
         if version < MINIMUM_SERVER:
             raise SettingsError(f"DATABASE_URL: PostgreSQL {version} is too old; {MINIMUM_SERVER} or newer is needed")
+
+
+def _watch(engine: Engine) -> None:
+    """Hand out no dead connection. Unlike SQLAlchemy's pre-ping this asks the server only where there is a doubt.
+
+    A server that ends a connection says so: then bytes wait at the socket, which costs nothing to see. What a silent network
+    swallows, no earlier ping would have told of either.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def rest(_connection: Any, entry: ConnectionPoolEntry) -> None:
+        entry.info["rests_since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def check(connection: psycopg.Connection[Any], entry: ConnectionPoolEntry, _proxy: Any) -> None:
+        since = entry.info.get("rests_since")
+        if since is None or (time.monotonic() - since < TRUSTED_SECONDS and not _has_news(connection)):
+            return
+        try:
+            engine.dialect.do_ping(cast(Any, connection))
+        except psycopg.Error:
+            raise exc.InvalidatePoolError from None  # the others that rest are as old: each is made anew
+
+
+def _has_news(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server has said something since the last answer: mostly, that it closes."""
+    try:
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+    except (psycopg.Error, ValueError, OSError):  # it is closed
+        return True
 
 
 def raw(session: Session) -> psycopg.Connection[Any]:

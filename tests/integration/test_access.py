@@ -75,3 +75,25 @@ def test_only_a_hash_is_stored(database: Database) -> None:
 def test_a_wrong_scope_is_refused_with_the_right_ones_named(database: Database, scopes: list[str]) -> None:
     with database.transaction() as session, pytest.raises(SettingsError, match="read, write, trigger, admin"):
         access.create_key(session, "test", scopes, None)
+
+
+def test_a_key_that_was_let_in_is_remembered_for_a_second_at_most(database: Database) -> None:
+    now = 100.0
+    known = access.KnownCallers(clock=lambda: now)
+    with database.transaction() as session:
+        row, key = access.create_key(session, "app", ["read"], None)
+        prefix = row.prefix
+    assert known.find(key) is None
+    with database.transaction() as session:
+        caller = known.authenticate(session, key)
+    assert caller is not None
+    with database.transaction() as session:
+        assert access.revoke_key(session, prefix)
+    now += 0.99
+    assert known.find(key) == caller
+    assert known.find(key[:-1] + "!") is None
+    now += 0.02
+    assert known.find(key) is None
+    with database.transaction() as session:
+        assert known.authenticate(session, key) is None
+    assert known.find(key) is None

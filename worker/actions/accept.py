@@ -29,10 +29,11 @@ TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An action that is stored. `repeated`: it was before, under the same idempotency key."""
+    """An action that is stored. `repeated`: it was before, under the same idempotency key. `state` None: look for it."""
 
     id: UUID
     repeated: bool
+    state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,8 @@ def _accept(
             queues = [store.awaken(session, connection_id, one) for one in sorted({row.object for row in rows})]
         for queue_id in queues:
             deps.wake(DELIVER, queue_id)
-    accepted |= {place: Accepted(ids[place], repeated=False) for place in request.asked}
+    states = {row.id: "ready" if row.alone else None for row in rows}
+    accepted |= {place: Accepted(ids[place], repeated=False, state=states[ids[place]]) for place in request.asked}
     return accepted, sorted(request.faults, key=lambda fault: fault.position)
 
 
@@ -154,8 +156,9 @@ def _examine(
     """Look at everything that is asked: what is there already; of the rest ids, parents and describes, by place."""
     _read(request, intents)
     _check_callbacks(deps, request)
-    with deps.database.transaction() as session:
-        known = store.known_keys(session, request.connection_id, request.keys())
+    keys = request.keys()
+    with deps.database.looking() as session:  # which asks nothing where there are neither keys nor parents
+        known = store.known_keys(session, request.connection_id, keys) if keys else {}
         accepted = _set_aside_known(request, known)
         ids = {place: new_id() for place in request.asked}
         parents = _resolve_parents(session, request, intents, ids)

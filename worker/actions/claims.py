@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
-from worker.actions import exact, family, store
+from worker import exact
+from worker.actions import family, store
 from worker.actions.batching import MERGED_UPDATES, Pending, pick, way_of
 from worker.actions.changes import Change
 from worker.actions.lifecycle import FINISHED, PASSED

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from worker.actions import exact
+from worker import exact
 from worker.actions.deps import ActionDeps
 from worker.attribution import attributed
 from worker.errors import NotFoundError, OrgComplaint, RejectedError

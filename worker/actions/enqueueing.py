@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, IntegrityError
 
-from worker.actions import exact
+from worker import exact
 from worker.actions.deps import DELIVER, ActionDeps
 
 ENQUEUE = "actions.enqueue"  # task name

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from worker.actions import exact
+from worker import exact
 from worker.salesforce.ids import to_18
 from worker.salesforce.soql import name
 

@@ -15,7 +15,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from worker.actions import claims, doubt, exact
+from worker import exact
+from worker.actions import claims, doubt
 from worker.actions.batching import Pending, is_bound_to_key
 from worker.actions.changes import REFUSED, Change
 from worker.actions.claims import Batch, Doubt, Queue

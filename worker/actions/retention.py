@@ -9,7 +9,7 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from worker.actions import exact
+from worker import exact
 from worker.actions.deps import ActionDeps
 from worker.log import get_logger
 

@@ -12,7 +12,8 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
-from worker.actions import exact, family, store
+from worker import exact
+from worker.actions import family, store
 from worker.actions.check import Fault, canonical
 from worker.actions.checking import external_key, intent_faults
 from worker.actions.claims import Queue

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from rich.progress import Progress
 
-from worker.actions import exact
+from worker import exact
 from worker.actions.intent import TYPES, Intent, UnreadableError, read_intent
 from worker.cli.output import errors
 from worker.errors import SettingsError

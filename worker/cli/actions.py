@@ -15,7 +15,8 @@ from sqlalchemy import select
 
 from models.action import ACTION_STATES
 from models.connection import Connection
-from worker.actions import decide, exact, store
+from worker import exact
+from worker.actions import decide, store
 from worker.actions.accept import ACTIONS_AT_ONCE, FaultyError, KeyReusedError, Sorted, accept, find_faults
 from worker.actions.check import Fault
 from worker.actions.deps import ActionDeps

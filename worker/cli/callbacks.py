@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from models.callback import CALLBACK_STATES
 from models.connection import Connection
-from worker.actions import exact
+from worker import exact
 from worker.callbacks import signing, store
 from worker.cli.output import Exit, Json, UserId, age, console, fail, show_json, show_table
 from worker.errors import SettingsError

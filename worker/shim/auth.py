@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
-from worker.access import Caller, authenticate
+from worker.access import Caller, KnownCallers
 from worker.records import check_user
 from worker.runtime import Runtime
 from worker.shim.envelope import Refusal
@@ -16,18 +17,18 @@ from worker.shim.rate import Rates
 BEARER = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="`sfsync api-keys create` makes a key.")
 
 
-def runtime_of(request: Request) -> Runtime:
+async def runtime_of(request: Request) -> Runtime:
     """The process's runtime, put there by `make_app`."""
     rt: Runtime = request.app.state.runtime
     return rt
 
 
-def caller_of(request: Request, _documented: Annotated[Any, Security(BEARER)]) -> Caller:
+async def caller_of(request: Request, _documented: Annotated[Any, Security(BEARER)]) -> Caller:
     """The caller; refuses a request without a valid key, without saying what is wrong with it."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and key:
-        with runtime_of(request).database.transaction() as session:
-            caller = authenticate(session, key.strip())
+        known: KnownCallers = request.app.state.known_callers
+        caller = known.find(key.strip()) or await run_in_threadpool(_look_up, request.app.state.runtime, known, key)
         if caller is not None:
             _slow_down(request.app.state.rates, caller)
             return caller
@@ -36,6 +37,11 @@ def caller_of(request: Request, _documented: Annotated[Any, Security(BEARER)]) -
         "A valid API key is needed: Authorization: Bearer <key>. `sfsync api-keys create` makes one.",
         headers={"WWW-Authenticate": "Bearer"},
     )
+
+
+def _look_up(rt: Runtime, known: KnownCallers, key: str) -> Caller | None:
+    with rt.database.transaction() as session:
+        return known.authenticate(session, key.strip())
 
 
 def _slow_down(rates: Rates, caller: Caller) -> None:

@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from worker.actions import exact
+from worker import exact
 from worker.shim.envelope import Refusal, faults_of
 
 M = TypeVar("M", bound=BaseModel)

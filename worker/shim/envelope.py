@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from worker.actions import exact
+from worker import exact
 from worker.actions.accept import FaultyError, KeyReusedError
 from worker.errors import (
     CrowdedError,

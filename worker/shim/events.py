@@ -15,9 +15,8 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from worker import events
+from worker import events, exact
 from worker.access import Caller, authenticate
-from worker.actions import exact
 from worker.db import Database
 from worker.events import Event
 from worker.runtime import Runtime

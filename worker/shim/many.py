@@ -11,7 +11,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from worker.actions import exact, store
+from worker import exact
+from worker.actions import store
 from worker.actions.accept import ACTIONS_AT_ONCE, FaultyError, Sorted
 from worker.actions.check import Fault
 from worker.actions.deps import ActionDeps

@@ -58,14 +58,27 @@ def wait_seconds(request: Request, default: float) -> float:
 
 async def carry_out(request: Request, rt: Runtime, user_id: str, intent: Intent) -> JSONResponse:
     """Accept one action, wait for its outcome as long as the caller likes, answer."""
-    accepted = await run_in_threadpool(accept_for, rt.actions, user_id, [intent], source="http")
-    return await answer_of(request, rt, accepted[0].id)
+    accepted = (await run_in_threadpool(accept_for, rt.actions, user_id, [intent], source="http"))[0]
+    if accepted.state is not None and not wait_seconds(request, rt.settings.wait_seconds):
+        data = waiting(accepted.id, intent.record_id, accepted.state)
+        return ok(data, 202, location(accepted.id))
+    return await answer_of(request, rt, accepted.id)
+
+
+def location(action_id: UUID) -> dict[str, str]:
+    """The header that says where to look for the outcome."""
+    return {"Location": f"/api/salesforce/actions/{action_id}"}
+
+
+def waiting(action_id: UUID, record_id: str | None, state: str) -> dict[str, Any]:
+    """What is told of an action while nothing is decided."""
+    return {"id": record_id, "success": None, "errors": [], "action_id": str(action_id), "state": state}
 
 
 async def answer_of(request: Request, rt: Runtime, action_id: UUID) -> JSONResponse:
     """Wait for the outcome of an accepted action as long as the caller likes, answer."""
     data, status = await written(request, rt, action_id)
-    return ok(data, status, {"Location": f"/api/salesforce/actions/{action_id}"} if status == 202 else None)
+    return ok(data, status, location(action_id) if status == 202 else None)
 
 
 async def written(request: Request, rt: Runtime, action_id: UUID) -> tuple[dict[str, Any], int]:
@@ -93,12 +106,5 @@ def answer(action: dict[str, Any]) -> tuple[dict[str, Any], int]:
         raise Refusal(status, code, error["message"], details)
     if action["state"] == "cancelled":
         raise Refusal.of("CANCELLED", "The action was cancelled.", {"action_id": action_id})
-    held = action["state"] == "held"
-    data = {
-        "id": action["record_id"],
-        "success": False if held else None,
-        "errors": [error] if held else [],
-        "action_id": action_id,
-        "state": action["state"],
-    }
-    return data, 202
+    data = waiting(action["id"], action["record_id"], action["state"])
+    return (data | {"success": False, "errors": [error]} if action["state"] == "held" else data), 202

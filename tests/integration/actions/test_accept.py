@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import text
 
 from tests.waiting import until
-from worker.actions import exact, store
+from worker import exact
+from worker.actions import store
 from worker.actions.accept import Accepted, FaultyError, Intent, KeyReusedError, accept
 from worker.actions.deps import ActionDeps
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
-from worker.actions import claims, decide, exact, store
+from worker import exact
+from worker.actions import claims, decide, store
 from worker.actions.accept import Accepted, KeyReusedError, accept
 from worker.actions.claims import Queue
 from worker.actions.deps import ActionDeps

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.actions import exact
+from worker import exact
 from worker.actions.intent import Intent, UnreadableError, content_hash, read_intent, well_formed
 
 RECORD = "003000000000001AAA"

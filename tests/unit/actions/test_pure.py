@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.action import ACTION_STATES
-from worker.actions import exact
+from worker import exact
 from worker.actions.batching import cut, halves
 from worker.actions.check import faults, key_field
 from worker.actions.doubt import Found, Suspect, comparable, pair
