@@ -155,12 +155,13 @@ def test_a_cursor_that_is_lost_in_the_middle_of_a_refresh_loses_nothing(world: W
 
 
 def test_a_query_too_long_for_a_url_goes_inside_a_composite_call(world: World) -> None:
-    for number in range(220):
-        world.org.control.add_field("Account", f"A_rather_long_name_for_a_field_{number}__c", length=20)
-    live(world, "Account")
-    world.org.control.change_rows("Account", count=5)
+    names = [f"A_field_with_as_long_a_name_as_it_can_{n}__c" for n in range(100, 400)]  # 13 kB of them
+    fields = [{"name": name, "type": "string", "label": name, "length": 20} for name in names]
+    world.org.control.add_object("Long__c", "a0L", fields)
+    live(world, "Long__c")
+    world.org.control.create_rows("Long__c", records=[{"Name": str(n)} for n in range(5)])
     world.org.control.clear_ledger()
-    assert world.do("Account", "refresh")["rows_changed"] == 5
+    assert world.do("Long__c", "refresh")["rows_changed"] == 5
     assert [call["path"].split("?")[0].rsplit("/", 1)[1] for call in world.org.control.ledger()] == ["composite"]
 
 
