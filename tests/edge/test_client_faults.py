@@ -13,6 +13,7 @@ import requests
 
 from tests.edge.scripted import Cut, FakeTokens, Hang, Seen, answer, client_of, script_of, serve
 from worker.errors import (
+    CrowdedError,
     DisconnectedError,
     NotFoundError,
     OverBudgetError,
@@ -242,7 +243,7 @@ def test_a_redirect_is_not_followed_and_the_token_stays_here() -> None:
     ("status", "code", "message", "kind"),
     [
         (403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", OverBudgetError),
-        (403, "REQUEST_LIMIT_EXCEEDED", "ConcurrentPerOrgLongTxn Limit exceeded.", TransientError),
+        (403, "REQUEST_LIMIT_EXCEEDED", "ConcurrentPerOrgLongTxn Limit exceeded.", CrowdedError),
         (400, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access", TransientError),
         (400, "INVALID_FIELD", "No such column 'Foo' on entity 'Account'.", SchemaChangedError),
         (400, "INVALID_TYPE", "sObject type 'X' is not supported.", SchemaChangedError),
