@@ -226,6 +226,7 @@ class Kills:
         self.stack.start("worker", lane)
         self.count += 1
         self.during[f"{kind}/{stage}"] += 1
+        print(f"kill {self.count}: {kind}/{stage}", file=sys.stderr)
 
 
 def kills(rows: int, count: int, seed: int) -> bool:
