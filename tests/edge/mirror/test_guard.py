@@ -43,7 +43,7 @@ def test_a_share_at_the_limit_leaves_and_one_more_asks(world: World) -> None:
     with world.database.transaction() as session:
         (asked,) = guard.removals(session)
     assert (asked.run_id, asked.leaving, asked.records, len(asked.sample)) == (run["id"], 41, 200, 20)
-    assert status(world.database).mirrors[0]["run_held"] is not None
+    assert status(world.database, world.settings).mirrors[0]["run_held"] is not None
 
 
 def test_what_a_person_confirms_is_removed_and_what_is_refused_stays(world: World) -> None:

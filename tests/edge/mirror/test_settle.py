@@ -154,7 +154,7 @@ def test_lags_are_told_by_the_org_s_clock(world: World) -> None:
     world.do("Account", "settle")
     world.org.control.change_rows("Account", count=1, fields={"Phone": "ahead"})
     world.do("Account", "refresh")
-    (mirror,) = status(world.database).mirrors
+    (mirror,) = status(world.database, world.settings).mirrors
     assert 0 <= mirror["fresh_lag"] < 60
     assert 60 <= mirror["settled_lag"] < 240
     assert world.query("SELECT count(*) FROM salesforce.account WHERE phone = 'ahead'") == [(1,)]
