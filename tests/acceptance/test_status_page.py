@@ -1,6 +1,6 @@
 """The status page in a real browser: a run is seen to finish, a held action is retried, an account is connected.
 
-Needs Chromium and its driver (Debian: chromium, chromium-driver); skipped where there is none.
+Needs Chromium and its driver (Debian: chromium, chromium-driver) and SFSYNC_TEST_BROWSER=1; skipped otherwise.
 """
 
 import os
@@ -27,6 +27,7 @@ DRIVER = shutil.which("chromedriver")
 
 pytestmark = [
     pytest.mark.acceptance,
+    pytest.mark.skipif("SFSYNC_TEST_BROWSER" not in os.environ, reason="a real browser: set SFSYNC_TEST_BROWSER=1"),
     pytest.mark.skipif(
         not (BROWSER and DRIVER), reason="no Chromium with its driver (Debian: chromium, chromium-driver)"
     ),
