@@ -29,6 +29,16 @@ def _blank_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     return {key: blank(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
+class _StandardError:
+    """Whatever `sys.stderr` is at the moment of writing: it may be put aside and closed after logging was set up."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class BlankingFilter(logging.Filter):
     """The last line of defence for libraries' own log lines."""
 
@@ -50,12 +60,13 @@ def setup_logging(*, level: str = "INFO", as_json: bool = False) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
+    standard_error: Any = _StandardError()
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(standard_error),
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(standard_error)
     handler.addFilter(BlankingFilter())
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     root = logging.getLogger()
