@@ -84,7 +84,7 @@ def upkeep(rt: Runtime) -> Step:
             return Busy()
         runs = schedule_refreshes(session, rt.settings.settle_seconds, now)
         audit, sweep = rt.settings.audit_seconds, rt.settings.sweep_seconds
-        audits = schedule_audits(session, now, audit_seconds=audit, sweep_seconds=sweep)
+        audits = schedule_audits(session, now, audit_seconds=audit, sweep_seconds=sweep, may_spend=rt.may_spend)
         _forget(session)
     for run_id in runs:
         rt.wake(STEP, run_id, "refresh")

@@ -18,10 +18,12 @@ from worker.actions.accept import accept
 from worker.actions.deps import ActionDeps
 from worker.actions.intent import Intent
 from worker.app import make_app
+from worker.budget.accounts import may_spend
 from worker.budget.ledger import Ledger
 from worker.callbacks.calling import Caller
 from worker.callbacks.checking import wrong_url
-from worker.callbacks.deliver import CallbackDeps
+from worker.callbacks.deliver import REVOKED, CallbackDeps
+from worker.callbacks.store import enqueue
 from worker.capabilities import CAPABILITIES, execute
 from worker.db import Database
 from worker.log import get_logger
@@ -158,7 +160,7 @@ class Runtime:
 
     def tokens(self, connection_id: int) -> StoredTokens:
         """The stored tokens of a connection."""
-        return StoredTokens(self.database, self.vault, self.settings, connection_id)
+        return StoredTokens(self.database, self.vault, self.settings, connection_id, self._announce)
 
     def client(self, connection_id: int) -> OrgClient:
         """A client of a connection's org, for one step in one thread."""
@@ -170,6 +172,17 @@ class Runtime:
 
     def _remember(self, connection_id: int, object_name: str, ids: list[str]) -> None:
         remember(self.mirrors, connection_id, object_name, ids)
+
+    def _announce(self, session: Session, connection_id: int, reason: str) -> None:
+        """Have the operator told that a connection is revoked."""
+        if self.settings.webhook_url:
+            user_id = session.get_one(Connection, connection_id).user_id
+            payload = {"user_id": user_id, "connection_id": connection_id, "reason": reason}
+            enqueue(session, connection_id=connection_id, url=self.settings.webhook_url, kind=REVOKED, payload=payload)
+
+    def may_spend(self, session: Session, connection_id: int, calls: int) -> bool:
+        """Whether so many calls may be spent on upkeep now."""
+        return may_spend(session, connection_id, calls, "upkeep", self.now(), self.settings.reserve_share)
 
     def _refresh(self, session: Session, connection_id: int, objects: Sequence[str]) -> list[WakeUp]:
         every = self.settings.refresh_seconds

@@ -10,6 +10,7 @@ import pytest
 
 from worker.attribution import attributed
 from worker.budget import policy
+from worker.budget.accounts import may_spend
 from worker.budget.ledger import Ledger
 from worker.db import Database
 from worker.errors import CrowdedError, OverBudgetError
@@ -255,3 +256,25 @@ def test_an_idle_process_gives_its_block_back(world: World, sql: Sql) -> None:
     world.now += timedelta(seconds=31)
     ledger.write()
     assert sql("SELECT permits FROM sfsync.orgs") == [({},)]
+
+
+def test_upkeep_that_needs_many_calls_is_begun_only_where_the_policy_has_room(database: Database, sql: Sql) -> None:
+    sql(
+        "INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, organization_id)"
+        f" VALUES ('may', 'refresh_token', 'x', 'may', 'x', '{ORG}')"
+    )
+    ((connection_id,),) = sql("SELECT id FROM salesforce_oauth_tokens WHERE user_id = 'may'")
+
+    def may(calls: int) -> bool:
+        with database.transaction() as session:
+            return may_spend(session, connection_id, calls, "upkeep", NOON, 0.2)
+
+    assert may(1_000)  # the org has not said anything yet
+    sql(
+        "INSERT INTO sfsync.orgs (organization_id) VALUES ('" + ORG + "') ON CONFLICT DO NOTHING;"
+        " UPDATE sfsync.orgs SET api_used = 785, api_max = 1000, reserve_left = NULL, blocked_until = NULL, permits = '{}'"
+    )
+    assert may(15)
+    assert not may(16)  # 200 are kept for actions
+    sql(f"UPDATE sfsync.orgs SET api_used = 0, blocked_until = '{NOON + timedelta(minutes=1)}'")
+    assert not may(1)

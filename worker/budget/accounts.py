@@ -18,10 +18,11 @@ from worker.salesforce.usage import Usage
 DAY = timedelta(days=1)
 
 ENSURE = "INSERT INTO sfsync.orgs (organization_id) VALUES (:org) ON CONFLICT DO NOTHING"
-LOCK = """
+LOOK = """
 SELECT api_used, api_max, api_reported_at, permits, reserve_left, blocked_until, limits FROM sfsync.orgs
- WHERE organization_id = :org FOR NO KEY UPDATE
+ WHERE organization_id = :org
 """
+LOCK = LOOK + " FOR NO KEY UPDATE"
 BOOK = """
 INSERT INTO sfsync.usage AS u (organization_id, hour, object, lane, cause, calls, query_jobs, ingest_jobs, result_bytes, ingest_rows)
 VALUES (:org, date_trunc('hour', CAST(:now AS timestamptz), 'UTC'), :object, :lane, :cause, :calls, :query_jobs, :ingest_jobs,
@@ -114,6 +115,17 @@ def account_of(row: Any, now: datetime, reserve_share: float) -> Account:
         kept = policy.reserve(row.api_max, reserve_share)
     out = sum(living(row.permits, now).values())
     return Account(row.api_used or 0, row.api_max, out, kept or 0, row.blocked_until)
+
+
+def may_spend(session: Session, connection_id: int, calls: int, lane: str, now: datetime, reserve_share: float) -> bool:
+    """Whether a lane has room for so many calls of a connection's org. Nothing is taken for them: they ask again one by one."""
+    org = org_of(session, connection_id)
+    row = session.execute(text(LOOK), {"org": org}).first() if org else None
+    if row is None:
+        return True
+    account = account_of(row, now, reserve_share)
+    left = policy.room(account, lane)
+    return policy.grant(account, lane, now).calls > 0 and (left is None or left >= calls)
 
 
 def add_permits(session: Session, org: str, minute: int, calls: int) -> None:

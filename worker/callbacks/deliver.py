@@ -22,6 +22,7 @@ from worker.steps import Again, Busy, Done, Step
 log = get_logger(__name__)
 
 DELIVER = "callbacks.deliver"  # task name: carries an endpoint's id
+REVOKED = "connection.revoked"  # the operator's own event, signed with the operator's secret alone
 TRIED_FOR = timedelta(days=1)
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 3600.0
@@ -67,7 +68,8 @@ def _serve(deps: CallbackDeps, endpoint_id: int, chance: Callable[[], float]) ->
             if not store.renew(session, endpoint, ttl):
                 return Busy()
             message = store.next_message(session, endpoint)
-            secrets = store.secrets(session, endpoint.connection_id, deps.decrypt)
+            operators = message is not None and message.kind == REVOKED
+            secrets = [] if operators else store.secrets(session, endpoint.connection_id, deps.decrypt)
         if message is None:
             break
         answer = _call(deps, endpoint, message, secrets)

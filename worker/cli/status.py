@@ -71,6 +71,9 @@ def status(
     if seen.actions:
         rows = [(a["state"], a["count"], age(a["oldest_seconds"])) for a in seen.actions]
         show_table("Actions", ("state", "#count", "#oldest"), rows)
+    if seen.triggers:
+        fired = [(t["user_id"], t["name"], *_trigger(t)) for t in seen.triggers]
+        show_table("Triggers", ("user", "name", "next due", "last"), fired)
     show_table(
         "Processes",
         ("name", "lanes", "#steps", "#last seen", "#last step"),
@@ -106,6 +109,13 @@ def _interval(mirror: dict[str, Any]) -> str:
     if mirror["effective_reason"].startswith("paused"):
         return f"paused ({wanted})"
     return f"{age(mirror['effective_seconds'])} ({wanted})"
+
+
+def _trigger(row: dict[str, Any]) -> tuple[str | None, str | None]:
+    """When it is due next, and how its last firing ended."""
+    due = f"{row['next_due_at']:%Y-%m-%d %H:%M:%S}" if row["next_due_at"] else None
+    last = None if row["failed"] is None else f"failed: {row['reason']}" if row["failed"] else "done"
+    return (due if row["enabled"] else "disabled"), last
 
 
 def _show_orgs(orgs: list[dict[str, Any]]) -> None:

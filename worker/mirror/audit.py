@@ -19,7 +19,6 @@ MaySpend = Callable[[Session, int, int], bool]  # connection, calls → whether 
 
 AUDIT_CALLS = 15  # a describe, a Bulk job with its looks and pages, a refresh, a read by Id
 PUT_OFF = timedelta(minutes=15)  # until the next look, when the allowance is short
-SHARE_FOR_AUDITS = 0.7  # of the org's daily allowance: beyond it audits wait
 
 DUE = """
 SELECT m.id, m.object, m.connection_id, m.next_audit_at,
@@ -33,22 +32,13 @@ SELECT m.id, m.object, m.connection_id, m.next_audit_at,
 PLAN = "UPDATE sfsync.mirrors SET next_audit_at = :at WHERE id = :id"
 
 
-def may_spend(session: Session, connection_id: int, calls: int) -> bool:
-    """Whether the org, as far as it has told, has so many calls to spare for audits."""
-    query = """
-        SELECT o.api_max IS NULL OR coalesce(o.api_used, 0) + :calls <= o.api_max * :share
-          FROM salesforce_oauth_tokens c LEFT JOIN sfsync.orgs o USING (organization_id) WHERE c.id = :id
-    """
-    return bool(session.scalar(text(query), {"id": connection_id, "calls": calls, "share": SHARE_FOR_AUDITS}))
-
-
 def schedule_audits(
     session: Session,
     now: datetime,
     *,
     audit_seconds: float,
     sweep_seconds: float,
-    may_spend: MaySpend = may_spend,
+    may_spend: MaySpend,
 ) -> list[int]:
     """Ask for an audit of every live mirror whose time has come; ids of the runs.
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from worker import monitoring
 from worker.errors import RejectedError, SettingsError, TransientError
 from worker.records import connection_of
-from worker.shim.answers import Shape, answers
+from worker.shim.answers import Shape, answers, refusals
 from worker.shim.auth import Key, Wiring, user_of, users_of
 from worker.shim.envelope import ok, refused
 from worker.shim.shown import plain
@@ -51,10 +51,13 @@ def readyz(rt: Wiring) -> JSONResponse:
 @router.get(
     "/api/salesforce/health",
     summary="How is everything?",
-    responses={**answers(Health, EXAMPLE), **answers(Health, EXAMPLE | {"status": "unhealthy"}, status=503)},
+    responses={**answers(Health, EXAMPLE), **refusals(503)},
 )
 def health(rt: Wiring) -> JSONResponse:
-    """Database, broker, workers, beat, connections and mirrors, each by a real check; 503 when one is unhealthy."""
+    """Database, broker, workers, beat, connections and mirrors, each by a real check.
+
+    Without Postgres: 503, with all of this in the error's `details`.
+    """
     found = monitoring.checks(rt.database, rt.settings)
     status = monitoring.overall(found)
     shown: dict[str, Any] = {
@@ -65,7 +68,9 @@ def health(rt: Wiring) -> JSONResponse:
         )  # no user's business is shown without a key
     }
     data = {"service": "salesforce", "status": status, "timestamp": monitoring.timestamp(), "checks": shown}
-    return ok(data, 503 if shown.get("database", {}).get("status") == "unhealthy" else 200)
+    if shown["database"]["status"] == "unhealthy":
+        return refused(503, "UNAVAILABLE", "PostgreSQL cannot be reached.", data, {"Retry-After": "5"})
+    return ok(data)
 
 
 class Tokens(Shape):

@@ -10,17 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from standardwebhooks.webhooks import Webhook
+from pydantic import SecretStr
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from tests.integration.tokens.issuer import connected, issuing, settings_for
+from worker import lanes
 from worker.callbacks import checking, deliver, store
 from worker.callbacks.calling import Caller
 from worker.callbacks.deliver import CallbackDeps
 from worker.callbacks.signing import secret_of
 from worker.db import Database
+from worker.errors import DisconnectedError
+from worker.runtime import Runtime
 from worker.steps import Again, Busy, Done
 from worker.tokens.vault import Vault
 
@@ -91,9 +97,9 @@ def deps_for(database: Database, receiver: Receiver | None = None, seconds: floa
     )
 
 
-def add_secret(database: Database, connection_id: int) -> str:
+def add_secret(database: Database, connection_id: int, vault: Vault = VAULT) -> str:
     secret, secret_id = secret_of(os.urandom(32)), f"whk_{os.urandom(4).hex()}"
-    sealed = VAULT.encrypt(secret, table="callback_secrets", column="secret", row=secret_id)
+    sealed = vault.encrypt(secret, table="callback_secrets", column="secret", row=secret_id)
     with database.transaction() as session:
         store.add_secret(session, connection_id, secret_id, sealed)
     return secret
@@ -307,3 +313,35 @@ def test_an_action_that_ends_tells_its_caller_in_the_same_transaction(
     assert told == kind
     assert (payload["idempotency_key"], payload["user_id"], payload["operation"]) == ("key", "u", "create")
     assert "fields" not in payload
+
+
+def test_the_operator_is_told_of_a_revoked_connection_signed_with_the_operators_secret(
+    database: Database, receiver: Receiver, rows: Rows, tmp_path: Path
+) -> None:
+    secret = secret_of(os.urandom(32))
+    with issuing() as issuer:
+        changed = {
+            "webhook_url": receiver.url,
+            "webhook_secret": SecretStr(secret),
+            "callback_allowed_hosts": (receiver.url,),
+        }
+        settings = settings_for(database, issuer, tmp_path).model_copy(update=changed)
+        revoked = connected(database, settings)
+        users = add_secret(database, revoked, Vault(settings.keys))
+        runtime = Runtime(settings)
+        tokens = runtime.tokens(revoked)
+        issuer.revoked = True
+        stale = tokens.current()
+        for _ in range(2):
+            with pytest.raises(DisconnectedError):
+                tokens.renew(stale)
+    ((endpoint,),) = rows("SELECT id FROM sfsync.callback_endpoints")
+    lanes.STEPS[deliver.DELIVER](runtime, endpoint)
+    runtime.close()
+    ((headers, body),) = receiver.got
+    told = Webhook(secret).verify(body, headers)
+    assert told["type"] == "connection.revoked"
+    assert told["data"]["connection_id"] == revoked
+    assert "expired access/refresh token" in told["data"]["reason"]
+    with pytest.raises(WebhookVerificationError):
+        Webhook(users).verify(body, headers)

@@ -10,7 +10,10 @@ from starlette.testclient import TestClient
 
 from tests.integration.shim.conftest import USER, Shim, body_of
 from tests.waiting import until
+from worker.runtime import Runtime
+from worker.settings import load_settings
 from worker.shim import envelope
+from worker.shim.app import make_app
 
 NOW = {"Prefer": "wait=0"}
 NOT_CONNECTED = "Could not get authenticated Salesforce client. Please connect your Salesforce account."
@@ -314,6 +317,20 @@ def test_health_needs_no_key(client: TestClient) -> None:
     assert data["service"] == "salesforce"
     assert data["status"] in ("degraded", "unhealthy")
     assert data["checks"]["database"]["status"] == "healthy"
+
+
+def test_health_without_postgres_is_no_good_answer() -> None:
+    nowhere = "127.0.0.1:1"
+    away = {
+        "DATABASE_URL": f"postgresql://{nowhere}/x",
+        "REDIS_URL": f"redis://{nowhere}/0",
+        "ENCRYPTION_KEY": "A" * 43,
+    }
+    with TestClient(make_app(Runtime(load_settings(away)))) as client:
+        answer = client.get("/api/salesforce/health")
+    error = body_of(answer)["error"]
+    assert (answer.status_code, error["code"], error["details"]["status"]) == (503, "UNAVAILABLE", "unhealthy")
+    assert error["details"]["checks"]["database"]["status"] == "unhealthy"
 
 
 def test_a_request_id_is_given_back(client: TestClient) -> None:
