@@ -3,7 +3,7 @@
 import csv
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +13,6 @@ from uuid import UUID
 import typer
 from sqlalchemy import select
 
-from models.action import ACTION_STATES
 from models.connection import Connection
 from worker import exact
 from worker.actions import decide, store
@@ -22,23 +21,17 @@ from worker.actions.check import Fault
 from worker.actions.deps import ActionDeps
 from worker.actions.lifecycle import CANCELLABLE, RETRYABLE
 from worker.cli.action_files import Line, opened, read
-from worker.cli.output import Exit, Json, UserId, age, console, errors, fail, show_json, show_table
+from worker.cli.choosing import Choice, choosing
+from worker.cli.output import Exit, Json, UserId, age, console, errors, fail, is_narrow, show_json, show_table
 from worker.errors import SettingsError
 from worker.runtime import Runtime
 from worker.settings import load_settings
 
 actions = typer.Typer(no_args_is_help=True, help="Writes to the org: add, list, show, retry, cancel, export.")
 FAULTS_SHOWN = 50
-PAGE = 1_000
 
 OneAction = Annotated[UUID, typer.Argument(help="The action's id.")]
 SomeActions = Annotated[list[UUID] | None, typer.Argument(help="Ids of actions; or choose them by the options.")]
-User = Annotated[str | None, typer.Option("--user-id", help="Only of this user.")]
-States = Annotated[list[str] | None, typer.Option("--state", help=f"Only in these states: {', '.join(ACTION_STATES)}.")]
-Object = Annotated[str | None, typer.Option("--object", help="Only of this object.")]
-Code = Annotated[str | None, typer.Option("--error", help="Only with this error code.")]
-Key = Annotated[str | None, typer.Option("--idempotency-key", help="Only the one with this key.")]
-OlderThan = Annotated[float | None, typer.Option("--older-than", min=0, help="Only accepted longer ago, in minutes.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -60,66 +53,35 @@ def _runtime() -> Runtime:
     return rt
 
 
-def _filter(
-    user_id: str | None,
-    states: list[str] | None,
-    object_name: str | None,
-    code: str | None,
-    key: str | None,
-    older_than: float | None,
-) -> dict[str, Any]:
-    wrong = sorted(set(states or ()) - set(ACTION_STATES))
-    if wrong:
-        raise SettingsError(f"--state {wrong[0]}: choose from {', '.join(ACTION_STATES)}")
-    return {
-        "user_ids": [user_id] if user_id else None,
-        "states": states or (),
-        "object_name": object_name,
-        "error_code": code,
-        "idempotency_key": key,
-        "older_than_minutes": older_than,
-    }
-
-
-def _all(rt: Runtime, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every action of a choice, newest first, a page at a time: the memory stays small."""
-    before: tuple[datetime, UUID] | None = None
-    while True:
-        with rt.database.transaction() as session:
-            page = store.find(session, before=before, limit=PAGE, **chosen)
-        yield from page
-        if len(page) < PAGE:
-            return
-        before = (page[-1]["created_at"], page[-1]["id"])
-
-
 @actions.command("list")
+@choosing
 def list_(
-    user_id: User = None,
-    states: States = None,
-    object_name: Object = None,
-    code: Code = None,
-    key: Key = None,
-    older_than: OlderThan = None,
+    chosen: Choice,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
     as_json: Json = False,
 ) -> None:
     """List actions, newest first."""
-    chosen = _filter(user_id, states, object_name, code, key, older_than)
     rt = _runtime()
-    found = list(itertools.islice(_all(rt, chosen), limit))
+    found = list(itertools.islice(chosen.find(rt), limit))
     if as_json:
         show_json(found)
         return
     now = rt.database.now()
-    columns = ("id", "user", "operation", "object", "record", "state", "#attempts", "age", "error")
+    columns = (
+        ("!action", "state", "error") if is_narrow() else ("!action", "user", "state", "#attempts", "age", "error")
+    )
     show_table("Actions", columns, [_row(one, age((now - one["created_at"]).total_seconds())) for one in found])
 
 
 def _row(action: dict[str, Any], since: str) -> list[object]:
-    names = ("id", "user_id", "operation", "object", "record_id", "state", "attempts")
+    """The id, whole, is what the other commands are given; what it asks stands below it."""
+    asks = " ".join(action[name] for name in ("operation", "object", "record_id") if action[name])
     error = action["error"]
-    return [*(action[name] for name in names), since, f"{error['code']}: {error['message']}" if error else None]
+    why = f"{error['code']}: {error['message']}" if error else None
+    if not is_narrow():
+        return [f"{action['id']}\n{asks}", action["user_id"], action["state"], action["attempts"], since, why]
+    tried = f"{action['attempts']} attempts" if action["attempts"] != 1 else "1 attempt"
+    return [f"{action['id']}\n{asks}\n{action['user_id']}", f"{action['state']}\n{tried}\n{since}", why]
 
 
 @actions.command()
@@ -144,34 +106,16 @@ def show(action_id: OneAction, as_json: Json = False) -> None:
 
 
 @actions.command()
-def retry(
-    ids: SomeActions = None,
-    user_id: User = None,
-    states: States = None,
-    object_name: Object = None,
-    code: Code = None,
-    older_than: OlderThan = None,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
+@choosing
+def retry(chosen: Choice, ids: SomeActions = None, yes: Yes = False, as_json: Json = False) -> None:
     """Send actions that are held, rejected or in conflict again; each goes to the end of its record's line."""
-    chosen = _filter(user_id, states, object_name, code, None, older_than)
     _decide(decide.retry, "retried", ids, chosen, RETRYABLE, yes=yes, as_json=as_json)
 
 
 @actions.command()
-def cancel(
-    ids: SomeActions = None,
-    user_id: User = None,
-    states: States = None,
-    object_name: Object = None,
-    code: Code = None,
-    older_than: OlderThan = None,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
+@choosing
+def cancel(chosen: Choice, ids: SomeActions = None, yes: Yes = False, as_json: Json = False) -> None:
     """Give up actions that are waiting, ready or held."""
-    chosen = _filter(user_id, states, object_name, code, None, older_than)
     _decide(decide.cancel, "cancelled", ids, chosen, CANCELLABLE, yes=yes, as_json=as_json)
 
 
@@ -179,7 +123,7 @@ def _decide(
     decision: Callable[[ActionDeps, UUID], bool],
     word: str,
     ids: list[UUID] | None,
-    chosen: dict[str, Any],
+    chosen: Choice,
     lawful: frozenset[str],
     *,
     yes: bool,
@@ -187,11 +131,13 @@ def _decide(
 ) -> None:
     """One named action must be there and decidable; of many, those that are in another state by now are told as skipped."""
     rt = _runtime()
+    if ids and chosen:
+        raise SettingsError("name actions by their ids, or choose them by options; not both")
     if not ids:
-        if not any(chosen.values()):
+        if not chosen:
             raise SettingsError("name actions by their ids, or choose them with --user-id, --state, --object, --error")
-        chosen["states"] = sorted(set(chosen["states"] or lawful) & lawful)
-        ids = [one["id"] for one in _all(rt, chosen)] if chosen["states"] else []
+        meant = chosen.within(lawful)
+        ids = [one["id"] for one in meant.find(rt)] if meant else []
         ids.reverse()  # the oldest first, so that they keep their order
         if ids and not yes and not typer.confirm(f"{len(ids):,} actions will be {word}. Go on?", err=True):
             raise typer.Exit(Exit.REFUSED)
@@ -215,24 +161,23 @@ def _decide(
 
 
 @actions.command()
+@choosing
 def export(
+    chosen: Choice,
     file: Annotated[Path, typer.Argument(help="Where to write; - for standard output.")] = Path("-"),
     form: Annotated[Form | None, typer.Option("--format", help="Default: by the file's name, else jsonl.")] = None,
-    user_id: User = None,
-    states: States = None,
-    object_name: Object = None,
-    code: Code = None,
-    older_than: OlderThan = None,
 ) -> None:
     """Write actions to a file, newest first: JSON lines, or CSV with fields, outcome and error as JSON."""
-    chosen = _filter(user_id, states, object_name, code, None, older_than)
     form = form or (Form.CSV if file.suffix.lower() == ".csv" else Form.JSONL)
     rt = _runtime()
-    target = sys.stdout if str(file) == "-" else file.open("w", newline="", encoding="utf-8")
+    try:
+        target = sys.stdout if str(file) == "-" else file.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from None
     try:
         writer = csv.writer(target)
         count = 0
-        for count, action in enumerate(_all(rt, chosen), start=1):
+        for count, action in enumerate(chosen.find(rt), start=1):
             plain = {name: _plain(value) for name, value in action.items()}
             if form is Form.JSONL:
                 target.write(exact.dumps(plain) + "\n")

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -78,8 +78,14 @@ def secrets(user_id: User = None, as_json: Json = False) -> None:
     if as_json:
         show_json(found)
         return
-    columns = ("id", "user", "made", "retires")
-    show_table("Secrets", columns, [[one[n] for n in ("id", "user_id", "created_at", "retires_at")] for one in found])
+    rows = [
+        [one["id"], one["user_id"], *(_minute(one[name]) for name in ("created_at", "retires_at"))] for one in found
+    ]
+    show_table("Secrets", ("!id", "user", "made", "retires"), rows)
+
+
+def _minute(moment: datetime | None) -> str | None:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else None
 
 
 @callbacks.command("list")
@@ -100,12 +106,18 @@ def list_(
         show_json(found)
         return
     now = rt.database.now()
-    names = ("id", "user_id", "kind", "url", "state", "attempts")
-    rows = [
-        [*(one[name] for name in names), age((now - one["created_at"]).total_seconds()), one["status"], one["error"]]
-        for one in found
-    ]
-    show_table("Callbacks", ("#id", "user", "kind", "url", "state", "#attempts", "age", "answer", "error"), rows)
+    names = ("user_id", "kind", "url", "state", "attempts")
+    rows = [[str(one["id"]), *(one[name] for name in names), _since(now, one), _answer(one)] for one in found]
+    show_table("Callbacks", ("!id", "user", "kind", "url", "state", "#tries", "age", "answer"), rows)
+
+
+def _since(now: datetime, callback: dict[str, Any]) -> str:
+    return age((now - callback["created_at"]).total_seconds())
+
+
+def _answer(call: dict[str, Any]) -> str | None:
+    """The status, or why there was none."""
+    return " ".join(str(one) for one in (call["status"], call["error"]) if one is not None) or None
 
 
 @callbacks.command()
@@ -123,10 +135,9 @@ def show(callback_id: Annotated[int, typer.Argument(help="The callback's number.
             text = exact.dumps(value) if isinstance(value, dict) else "–" if value is None else str(value)
             console.print(f"{name:>14}  {text}", highlight=False, markup=False)
     rows: list[list[Any]] = [
-        [f"{one['at']:%Y-%m-%d %H:%M:%S}", one["status"], f"{one['seconds']:.2f} s", one["error"]]
-        for one in found["calls"]
+        [f"{one['at']:%Y-%m-%d %H:%M:%S}", _answer(one), f"{one['seconds']:.2f} s"] for one in found["calls"]
     ]
-    show_table("Calls", ("at", "answer", "took", "error"), rows)
+    show_table("Calls", ("at", "answer", "took"), rows)
 
 
 @callbacks.command()
@@ -159,9 +170,13 @@ def endpoints(user_id: User = None, as_json: Json = False) -> None:
     if as_json:
         show_json(found)
         return
-    names = ("id", "user_id", "url", "waiting", "failures", "next_due_at", "disabled_reason")
-    columns = ("#id", "user", "url", "#waiting", "#failures", "next", "disabled")
-    show_table("Endpoints", columns, [[one[name] for name in names] for one in found])
+    names = ("user_id", "url", "waiting", "failures")
+    columns = ("!id", "user", "url", "#waiting", "#failures", "next", "disabled")
+    rows = [
+        [str(one["id"]), *(one[name] for name in names), _minute(one["next_due_at"]), one["disabled_reason"]]
+        for one in found
+    ]
+    show_table("Endpoints", columns, rows)
 
 
 @callbacks.command()

@@ -83,8 +83,10 @@ def run() -> None:
     try:
         app()
     except SyncError as error:
+        from rich.markup import escape
+
         from worker.log import blank
 
         for line in blank(str(error)).splitlines():
-            errors.print(f"[red]sfsync:[/red] {line}", highlight=False, soft_wrap=True)
+            errors.print(f"[red]sfsync:[/red] {escape(line)}", highlight=False, soft_wrap=True)
         sys.exit(next(code for kind, code in CODES if isinstance(error, kind)))

@@ -9,9 +9,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 WIDE = 120  # columns of what goes to a file or a pipe
+NARROW = 100  # with fewer a table of many columns shows several values in one
 console = Console(width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True)
 
@@ -46,13 +49,33 @@ def _plain(value: Any) -> Any:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; columns whose name begins with "#" are right-aligned numbers."""
+    """Print a table; columns whose name begins with "#" are right-aligned numbers, those with "!" are never cut: ids."""
+    cells = [[_cell(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        table.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left")
-    for row in rows:
-        table.add_row(*[number(cell) if isinstance(cell, int) else "–" if cell is None else str(cell) for cell in row])
+    for place, column in enumerate(columns):
+        whole = column.startswith("!")
+        table.add_column(
+            column.lstrip("#!"),
+            justify="right" if column.startswith("#") else "left",
+            overflow="fold",
+            no_wrap=whole,
+            min_width=max((len(line) for row in cells for line in row[place].plain.splitlines()), default=0)
+            if whole
+            else None,
+        )
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
+
+
+def _cell(value: object) -> Text:
+    """What an org or a caller wrote is shown as it is: brackets are no markup."""
+    return Text(number(value) if isinstance(value, int) else "–" if value is None else str(value))
+
+
+def is_narrow() -> bool:
+    """Whether what is printed has little room."""
+    return console.width < NARROW
 
 
 def number(value: int) -> str:
@@ -73,5 +96,5 @@ def age(seconds: float | None) -> str:
 
 def fail(message: str, code: Exit) -> typer.Exit:
     """Print one line to standard error; raise what this returns."""
-    errors.print(f"[red]sfsync:[/red] {message}", highlight=False, soft_wrap=True)
+    errors.print(f"[red]sfsync:[/red] {escape(message)}", highlight=False, soft_wrap=True)
     return typer.Exit(code)
