@@ -17,11 +17,12 @@ from rich.table import Table
 from sqlalchemy import text
 
 from models.migrations import upgrade
-from worker.actions import claims
+from worker.actions import claims, queues, record
 from worker.actions.changes import Change
-from worker.actions.claims import Batch, Queue
+from worker.actions.claims import Batch
 from worker.actions.deps import ActionDeps
 from worker.actions.outcome import Delivered
+from worker.actions.queues import Queue
 from worker.actions.upkeep import upkeep
 from worker.db import Database
 from worker.local_servers import EmbeddedPostgres
@@ -69,7 +70,7 @@ class Crowd:
                 {"connection": connection},
             )
         with database.transaction() as session:
-            found = claims.find_queue(session, int(queue or 0))
+            found = queues.find_queue(session, int(queue or 0))
         assert found
         self.queue: Queue = found
 
@@ -84,7 +85,7 @@ class Crowd:
         outcome = Delivered(LONG).as_json()
         changes = [Change(one.id, "delivered", outcome=outcome, record_id=one.record_id) for one in batch.actions]
         with self.database.transaction() as session:
-            claims.write(session, batch, changes)
+            record.write(session, batch, changes)
 
 
 def milliseconds(work: Callable[[], object]) -> float:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from worker.actions import store
+from worker.actions import family, store
 from worker.actions.check import Fault
 from worker.actions.checking import check, external_key
 from worker.actions.deps import DELIVER, ActionDeps
@@ -135,12 +135,21 @@ def _accept(
     if rows:
         with deps.database.transaction() as session:
             store.insert(session, connection_id, rows)
+            _fail_with_parents(session, connection_id, rows)
             queues = [store.awaken(session, connection_id, one) for one in sorted({row.object for row in rows})]
         for queue_id in queues:
             deps.wake(DELIVER, queue_id)
     states = {row.id: "ready" if row.alone else None for row in rows}
     accepted |= {place: Accepted(ids[place], repeated=False, state=states[ids[place]]) for place in request.asked}
     return accepted, sorted(request.faults, key=lambda fault: fault.position)
+
+
+def _fail_with_parents(session: Session, connection_id: int, rows: Sequence[store.New]) -> None:
+    """A parent that failed since it was looked at takes its new children along now: nobody else does."""
+    children = [row for row in rows if row.parents]
+    if children:
+        lines = {(row.object, row.order_key) for row in children}
+        family.settle(session, connection_id, [row.id for row in children], lines)
 
 
 def find_faults(deps: ActionDeps, connection_id: int, intents: Sequence[Intent]) -> tuple[Fault, ...]:

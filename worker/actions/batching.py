@@ -28,39 +28,45 @@ WAYS = (COLLECTION, UPSERT, BULK, KEYED, CONDITIONAL)
 ASSIGNED = frozenset({"lead", "case"})
 
 T = TypeVar("T")
+H = TypeVar("H", bound="Head")
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """An action as it is sent.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What decides the call in which an action goes; no more, for many are looked at and few are taken.
 
-    `attempts` counts this sending. `doubted`: an earlier one had no answer; it went by `way`. `parents`: ids of records that the
-    org locks with it.
+    `attempts` counts this sending. `doubted`: an earlier one had no answer; it went by `way`. `size`: of its fields, in bytes.
+    `parents`: ids of records that the org locks with it.
     """
 
     id: UUID
     operation: str
-    record_id: str | None
     external_id_field: str | None
-    external_id: str | None
-    fields: dict[str, Any]
-    order_key: str
     attempts: int
     doubted: bool
-    ticket: int = 0
     way: str | None = None
     mergeable: bool = False
     if_unmodified_since: datetime | None = None
-    sent_at: datetime | None = None
     size: int = 0
     parents: frozenset[str] = field(default=frozenset())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending(Head):
+    """An action as it is sent."""
+
+    record_id: str | None
+    external_id: str | None
+    fields: dict[str, Any]
+    order_key: str
+    ticket: int = 0
 
 
 Kind = tuple[str, str | None, str, bool]
 Row = tuple[Pending, ...]  # actions that share one record of a call, in the order in which they were accepted
 
 
-def way_of(action: Pending) -> str:
+def way_of(action: Head) -> str:
     """How an action is sent, unless a better way is chosen for it (a Bulk job, an idempotency key)."""
     if action.if_unmodified_since is not None:
         return CONDITIONAL
@@ -69,17 +75,17 @@ def way_of(action: Pending) -> str:
     return UPSERT if action.operation in ("create", "upsert") and action.external_id_field is not None else COLLECTION
 
 
-def is_bound_to_key(action: Pending) -> bool:
+def is_bound_to_key(action: Head) -> bool:
     """Whether it was sent under its idempotency key without an answer: only that way is it known again."""
     return action.doubted and action.operation == "create" and action.way == KEYED
 
 
-def kind_of(action: Pending) -> Kind:
+def kind_of(action: Head) -> Kind:
     """What goes into one call together."""
     return action.operation, action.external_id_field, way_of(action), action.attempts > PATIENCE
 
 
-def most(action: Pending) -> int:
+def most(action: Head) -> int:
     """How many actions of its kind go into one call."""
     match way_of(action):
         case "idempotency_key":
@@ -89,7 +95,7 @@ def most(action: Pending) -> int:
     return max(1, COLLECTION_RECORDS >> max(0, action.attempts - PATIENCE))
 
 
-def pick(window: Sequence[Pending], busy: Collection[str] = ()) -> list[Pending]:
+def pick(window: Sequence[H], busy: Collection[str] = ()) -> list[H]:
     """One call's worth of the most urgent kind, from actions in the order of their urgency.
 
     Children of one parent ride together, and not while others of that parent are under way (`busy`): the org locks the parent.
@@ -103,8 +109,8 @@ def pick(window: Sequence[Pending], busy: Collection[str] = ()) -> list[Pending]
     return chosen[: cut([one.size for one in chosen], records=len(chosen))]
 
 
-def _siblings_together(actions: Sequence[Pending]) -> Iterator[Pending]:
-    children: dict[str, list[Pending]] = {}
+def _siblings_together(actions: Sequence[H]) -> Iterator[H]:
+    children: dict[str, list[H]] = {}
     for one in actions:
         for parent in one.parents:
             children.setdefault(parent, []).append(one)

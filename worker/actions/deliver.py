@@ -12,13 +12,14 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
-from worker.actions import claims, ingest, outcome
-from worker.actions.batching import ASSIGNED, KEYED, Pending, Row, halves, most, pick
+from worker.actions import claims, ingest, outcome, queues
+from worker.actions.batching import ASSIGNED, KEYED, Head, Pending, Row, halves, most, pick
 from worker.actions.changes import changes_for
-from worker.actions.claims import Batch, Queue
+from worker.actions.claims import Batch
 from worker.actions.deps import ActionDeps
 from worker.actions.describes import describe_of
 from worker.actions.outcome import Problem, TryAgain, Verdict, Waits
+from worker.actions.queues import Queue
 from worker.actions.record import record
 from worker.actions.resolve import resolve
 from worker.actions.sending import send
@@ -58,7 +59,7 @@ def step(
     now = now or deps.database.now()
     settling = timedelta(seconds=deps.settings.settling_seconds)
     with deps.database.transaction() as session:
-        queue = claims.find_queue(session, queue_id)
+        queue = queues.find_queue(session, queue_id)
         if queue is None:
             return Busy()
         claims.expire(session, queue, now=now, settling=settling)
@@ -86,7 +87,7 @@ def step(
         if worked:
             return Again()
         with deps.database.transaction() as session:
-            claims.rest_queue(session, queue, recheck=REMEMBER_AGAIN)
+            queues.rest_queue(session, queue, recheck=REMEMBER_AGAIN)
         return Done()
 
 
@@ -99,7 +100,7 @@ class _PausedError(Exception):
 
 def _postpone(deps: ActionDeps, queue: Queue, after: timedelta) -> None:
     with deps.database.transaction() as session:
-        claims.postpone(session, queue, after)
+        queues.postpone(session, queue, after)
 
 
 def _has_ready(deps: ActionDeps, queue: Queue) -> bool:
@@ -155,7 +156,7 @@ def _locking_fields(deps: ActionDeps, queue: Queue) -> tuple[str, ...]:
     return tuple(one.name for one in describe.fields if one.type == "reference" and not free & set(one.reference_to))
 
 
-def _may_take_key(deps: ActionDeps, queue: Queue, chosen: Sequence[Pending]) -> bool:
+def _may_take_key(deps: ActionDeps, queue: Queue, chosen: Sequence[Head]) -> bool:
     """Whether this is a single create that nothing but an idempotency key could make safe to send twice."""
     (first, *others) = chosen
     fresh = first.operation == "create" and first.external_id_field is None and first.attempts == 1
@@ -172,7 +173,7 @@ def _ask_for_keys(deps: ActionDeps, queue: Queue, client: OrgClient) -> None:
         log.info("actions.keys_not_told", error=str(error))
         takes, lasts = False, KEYS_NOT_TOLD_FOR
     with deps.database.transaction() as session:
-        claims.keep_keys_taken(session, queue, takes=takes, lasts=lasts)
+        queues.keep_keys_taken(session, queue, takes=takes, lasts=lasts)
     log.info("actions.keys_asked_for", takes=takes)
 
 
@@ -267,7 +268,7 @@ def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) ->
         rows = session.execute(text(UNREMEMBERED), values).all()
         if not rows or (busy and len(rows) < COLLECTION_RETRIEVE_IDS and rows[0].age < REMEMBER_AFTER_SECONDS):
             return
-        if not claims.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
+        if not queues.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
             return
     done = False
     try:
@@ -282,4 +283,4 @@ def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) ->
         if done:
             remembered = "UPDATE sfsync.actions SET remembered_at = clock_timestamp() WHERE id = ANY(:ids)"
             session.execute(text(remembered), {"ids": [row.id for row in rows]})
-        claims.leave_remembering(session, queue)
+        queues.leave_remembering(session, queue)

@@ -14,14 +14,16 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker import db
-from worker.actions import claims, ingest_rows, jobs, outcome
-from worker.actions.batching import ASSIGNED, BULK, COLLECTION, UPSERT, Pending, kind_of, way_of
+from worker.actions import claims, ingest_rows, jobs, outcome, queues
+from worker.actions.batching import ASSIGNED, BULK, COLLECTION, UPSERT, Head, Pending, kind_of, way_of
 from worker.actions.changes import Change, change_for
-from worker.actions.claims import Batch, Queue
+from worker.actions.claims import Batch
 from worker.actions.deps import DELIVER, ActionDeps
 from worker.actions.jobs import Job
 from worker.actions.lifecycle import is_exhausted, pause
 from worker.actions.outcome import Problem
+from worker.actions.queues import Queue
+from worker.actions.record import write
 from worker.db import Claim, Keeper
 from worker.errors import (
     DisconnectedError,
@@ -91,11 +93,11 @@ def kind_for_job(
     session: Session,
     deps: ActionDeps,
     queue: Queue,
-    chosen: Sequence[Pending],
-    window: Sequence[Pending],
+    chosen: Sequence[Head],
+    window: Sequence[Head],
     *,
     now: datetime,
-) -> Pending | None:
+) -> Head | None:
     """An action of the kind that is to go by a job now; None where calls are the better way.
 
     Creates without a key go from `bulk_create_rows` on; of everything else more than `bulk_ingest_rows` must wait.
@@ -107,18 +109,23 @@ def kind_for_job(
         return None
     keyless = first.operation == "create" and first.external_id_field is None
     limit = deps.settings.bulk_create_rows - 1 if keyless else deps.settings.bulk_ingest_rows
-    same = sum(kind_of(one) == kind_of(first) and ingest_rows.cells(one) is not None for one in window)
-    unseen = same == len(window) >= COLLECTION_RECORDS  # there may be more of them than we looked at
-    if same <= limit and not (unseen and claims.more_ready_than(session, queue, limit, now=now)):
+    same = [one for one in window if kind_of(one) == kind_of(first)]
+    unseen = len(same) == len(window) >= COLLECTION_RECORDS  # there may be more of them than we looked at
+    if len(same) <= limit and not (unseen and claims.more_ready_than(session, queue, limit, now=now)):
         return None
-    return first if jobs.open_jobs(session, queue) < jobs.JOBS_AT_ONCE else None
+    if jobs.open_jobs(session, queue) >= jobs.JOBS_AT_ONCE:
+        return None
+    fitting = sum(ingest_rows.cells(one) is not None for one in claims.whole(session, same))
+    if fitting < len(same) and fitting <= limit:  # where all of what we saw fits, so does enough of the rest
+        return None
+    return first
 
 
 def begin(
     deps: ActionDeps,
     queue: Queue,
     client: OrgClient,
-    kind: Pending,
+    kind: Head,
     *,
     now: datetime,
     sent_at: datetime,
@@ -363,12 +370,12 @@ def _end(
     database = moving.deps.database
     if no_bulk is not None:
         with database.transaction() as session:
-            claims.no_bulk(session, moving.queue, no_bulk)
+            queues.no_bulk(session, moving.queue, no_bulk)
     batch = Batch(moving.queue, 0, "sending", tuple(actions), BULK, moving.job.id)
     with database.transaction() as session:
         db.guard(session, moving.claim)
-        queues = claims.write(session, batch, changes) if changes else []
+        woken = write(session, batch, changes) if changes else []
         after = moving.settling if lost else None
         jobs.move(session, moving.claim, "lost" if lost else "over", after=after, error=error)
-    for queue_id in queues:
+    for queue_id in woken:
         moving.deps.wake(DELIVER, queue_id)

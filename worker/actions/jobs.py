@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from worker import db
 from worker.actions import ingest_rows
-from worker.actions.batching import BULK, Pending, cut
-from worker.actions.claims import SENT, Queue, pending
+from worker.actions.batching import BULK, Head, Pending, cut
+from worker.actions.claims import SENT, pending
+from worker.actions.queues import Queue
 from worker.db import Claim
 from worker.salesforce.limits import INGEST_BATCH_ROWS
 
@@ -78,7 +79,7 @@ def open_jobs(session: Session, queue: Queue) -> int:
     return int(session.scalar(text(OPEN), _of(queue)) or 0)
 
 
-def heads(session: Session, queue: Queue, kind: Pending, *, now: datetime) -> list[Pending]:
+def heads(session: Session, queue: Queue, kind: Head, *, now: datetime) -> list[Pending]:
     """Ready heads of one kind that a job can carry, locked until the transaction ends; as many as one job takes."""
     values = {
         **_of(queue),

@@ -1,13 +1,54 @@
 """Writing down what came of claimed actions: one transaction, then wake-ups for what it let go on."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from worker import db
-from worker.actions import claims
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from worker import db, exact
+from worker.actions import family, store
 from worker.actions.changes import Change
-from worker.actions.claims import Batch
+from worker.actions.claims import Batch, fenced
 from worker.actions.deps import DELIVER, ActionDeps
+from worker.actions.lifecycle import FINISHED, PASSED
 from worker.db import Claim
+
+# Of actions that were sent together for one record only the first is ready or held afterwards: the others wait behind it.
+CHANGE = """
+UPDATE sfsync.actions a
+   SET state = CASE WHEN n.behind THEN 'waiting' ELSE n.state END, outcome = n.outcome,
+       error = CASE WHEN n.state = 'delivered' THEN NULL ELSE coalesce(n.error, a.error) END,
+       record_id = coalesce(n.record_id, a.record_id), attempts = greatest(a.attempts - n.attempt_back, 0),
+       due_at = clock_timestamp() + make_interval(secs => n.after), mergeable = a.mergeable AND NOT n.alone,
+       doubt_until = CASE WHEN NOT n.certain THEN greatest(a.doubt_until, clock_timestamp() + make_interval(secs => n.doubt)) END,
+       claim_token = NULL, claim_owner = NULL, claim_until = NULL,
+       finished_at = CASE WHEN n.finished THEN clock_timestamp() END
+  FROM (SELECT c.*, c.state IN ('ready', 'held') AND EXISTS (
+                    SELECT 1 FROM sfsync.actions m JOIN sfsync.actions b
+                        ON b.connection_id = m.connection_id AND b.object = m.object AND b.order_key = m.order_key
+                     WHERE c.shared AND m.id = c.id AND b.ticket < m.ticket
+                       AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')) AS behind
+          FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS c(
+               id uuid, state text, outcome jsonb, error jsonb, record_id text, attempt_back int, after float8, doubt float8,
+               certain bool, finished bool, alone bool, shared bool)) AS n
+ WHERE a.id = n.id AND a.state = :state AND (a.claim_token = :token OR a.ingest_job_id = :job)
+RETURNING a.id, a.object, a.order_key, a.record_id, a.state, a.doubt_until > clock_timestamp() AS may_land, a.doubt_until
+"""
+LOG = """
+INSERT INTO sfsync.action_attempts (action_id, way, state, code, message)
+SELECT n.id, :way, n.state, n.error ->> 'code', n.error ->> 'message'
+  FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS n(id uuid, state text, error jsonb)
+ WHERE n.state <> 'in_doubt' OR :state <> 'in_doubt'  -- a look that found nothing is no news
+"""
+# What an unanswered sending could still overwrite waits until it can no longer land: the record's line is kept quiet.
+QUIET = """
+INSERT INTO sfsync.action_lines AS l (connection_id, object, order_key, quiet_until)
+SELECT :connection, w.object, w.order_key, w.until
+  FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS w(object text, order_key text, until timestamptz)
+ ORDER BY w.object, w.order_key
+    ON CONFLICT (connection_id, object, order_key) DO UPDATE SET quiet_until = greatest(l.quiet_until, EXCLUDED.quiet_until)
+"""
 
 
 def record(deps: ActionDeps, batch: Batch, changes: Sequence[Change], *, under: Claim | None = None) -> None:
@@ -17,6 +58,61 @@ def record(deps: ActionDeps, batch: Batch, changes: Sequence[Change], *, under: 
     with deps.database.transaction() as session:
         if under is not None:
             db.guard(session, under)
-        queues = claims.write(session, batch, changes)
+        queues = write(session, batch, changes)
     for queue_id in queues:
         deps.wake(DELIVER, queue_id)
+
+
+def write(session: Session, batch: Batch, changes: Sequence[Change]) -> list[int]:
+    """Write what became of claimed actions, and let go on what waited for it. All or nothing.
+
+    The ids of other queues that have work because of it, to be woken after the commit. FencedError when one of the actions is no
+    longer under this claim: somebody else decides about it now.
+    """
+    connection_id, object_name = batch.queue.connection_id, batch.queue.object
+    orders = {one.id: one.order_key for one in batch.actions}
+    updates = {one.id for one in batch.actions if one.operation == "update"}
+    ending = [one.id for one in changes if one.state in PASSED]
+    lines = {(object_name, key) for one in changes for key in (orders[one.id], one.record_id) if key}
+    lines |= family.lines_of_children(session, ending)
+    store.lock_lines(session, connection_id, lines)
+    values = {
+        "changes": exact.dumps([_row(one, shared=one.id in updates) for one in changes]),
+        "token": batch.token,
+        "state": batch.state,
+        "job": batch.job,
+    }
+    rows = session.execute(text(CHANGE), values).all()
+    if len(rows) != len(changes):
+        raise fenced(batch)
+    session.execute(text(LOG), {**values, "way": "look" if batch.state == "in_doubt" else batch.way})
+    ended = {row.id for row in rows if row.state in PASSED}
+    _keep_quiet(session, connection_id, [row for row in rows if row.id in ended and row.may_land])
+    waiting = {(object_name, row.order_key) for row in rows if row.id in ended or row.state == "waiting"}
+    settled = family.settle(session, connection_id, ended, waiting)
+    return [store.awaken(session, connection_id, one) for one in sorted(settled.objects - {object_name})]
+
+
+def _keep_quiet(session: Session, connection_id: int, rows: Sequence[Any]) -> None:
+    if rows:
+        keys = {(row.object, key): row.doubt_until for row in rows for key in (row.order_key, row.record_id) if key}
+        held = [{"object": obj, "order_key": key, "until": until.isoformat()} for (obj, key), until in keys.items()]
+        session.execute(text(QUIET), {"connection": connection_id, "lines": exact.dumps(held)})
+
+
+def _row(change: Change, *, shared: bool) -> dict[str, Any]:
+    problem = {**change.problem.as_json(), **(change.details or {})} if change.problem else None
+    return {
+        "id": str(change.id),
+        "state": change.state,
+        "outcome": change.outcome,
+        "error": problem,
+        "record_id": change.record_id,
+        "attempt_back": int(change.attempt_back),
+        "after": change.after.total_seconds(),
+        "doubt": None if change.doubt is None else change.doubt.total_seconds(),
+        "certain": change.certain,
+        "finished": change.state in FINISHED,
+        "alone": change.alone,
+        "shared": shared,
+    }

@@ -19,12 +19,13 @@ from worker import exact
 from worker.actions import claims, doubt
 from worker.actions.batching import Pending, is_bound_to_key
 from worker.actions.changes import REFUSED, Change
-from worker.actions.claims import Batch, Doubt, Queue
+from worker.actions.claims import Batch, Doubt
 from worker.actions.deps import DELIVER, ActionDeps
 from worker.actions.describes import describe_of
 from worker.actions.lifecycle import is_exhausted
 from worker.actions.outcome import Delivered, Problem
-from worker.actions.record import record
+from worker.actions.queues import Queue
+from worker.actions.record import record, write
 from worker.attribution import attributed
 from worker.errors import OrgComplaint, RejectedError
 from worker.log import get_logger
@@ -158,7 +159,7 @@ def _by_content(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], now: 
     settling = timedelta(seconds=deps.settings.settling_seconds)
     with deps.database.transaction() as session:
         pairing = _pairing(session, queue, describe, records)
-        queues = claims.write(session, held.batch, [_unkeyed(one, pairing, held, now, settling) for one in actions])
+        queues = write(session, held.batch, [_unkeyed(one, pairing, held, now, settling) for one in actions])
     for queue_id in queues:
         deps.wake(DELIVER, queue_id)
     log.info("actions.looked_for", actions=len(actions), records=len(records), adopted=len(pairing.adopted))

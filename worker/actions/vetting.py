@@ -16,10 +16,10 @@ from worker import exact
 from worker.actions import family, store
 from worker.actions.check import Fault, canonical
 from worker.actions.checking import external_key, intent_faults
-from worker.actions.claims import Queue
 from worker.actions.deps import ActionDeps
 from worker.actions.describes import describe_again, describe_of
 from worker.actions.intent import Intent, well_formed
+from worker.actions.queues import Queue
 from worker.errors import RejectedError, SyncError
 from worker.log import get_logger
 from worker.salesforce.describe import ObjectDescribe
@@ -164,7 +164,8 @@ def _write(
             if (found := describe.field(given))
         ]
         session.execute(text(RENAME_PARENT), {"fields": exact.dumps(fields)})
-    settled = family.settle(session, queue.connection_id, list(wrong), lines)
+    children = [row.id for row in right if row.parents]  # whose parents may have failed meanwhile
+    settled = family.settle(session, queue.connection_id, [*wrong, *children], lines)
     for other in sorted(({name} | settled.objects) - {queue.object}):
         store.awaken(session, queue.connection_id, other)
 

@@ -14,7 +14,7 @@ from worker.actions import deliver
 from worker.actions.intent import Intent
 from worker.actions.lifecycle import ATTEMPTS
 from worker.db import Database
-from worker.errors import DisconnectedError
+from worker.errors import DisconnectedError, FencedError
 from worker.salesforce import rest
 from worker.steps import Again, Busy, Done
 
@@ -235,6 +235,31 @@ def test_a_disconnected_connection_parks_its_actions(world: World, name: str) ->
     world.rows("UPDATE salesforce_oauth_tokens SET state = 'active'")
     world.step(later=LATER)
     assert world.states() == ["delivered"]
+
+
+@pytest.mark.parametrize("frozen", ["before", "after"])
+def test_a_first_owner_who_is_slow_is_fenced_and_its_record_is_found(
+    world: World, name: str, frozen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claim runs out while it is frozen before it sends, or after the org has applied it; another takes over."""
+    world.accept(plain(name))
+    original = deliver.send
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(deliver, "send", original)
+        answer = original(*arguments, **options) if frozen == "after" else None
+        world.rows("UPDATE sfsync.actions SET claim_until = clock_timestamp() - interval '1 second'")
+        world.step()
+        world.step()
+        assert world.states() == ["delivered" if frozen == "after" else "in_doubt"]
+        return answer or original(*arguments, **options)
+
+    monkeypatch.setattr(deliver, "send", slow)
+    with pytest.raises(FencedError):
+        world.step()
+    world.step(later=LATER)
+    assert world.rows("SELECT state, outcome -> 'adopted' FROM sfsync.actions") == [("delivered", True)]
+    assert len(world.find("Campaign", name)) == 1
 
 
 def _die_before_the_outcome(world: World) -> None:

@@ -461,8 +461,10 @@ def test_children_of_a_rejected_parent_are_rejected_and_say_why(world: World, na
         validation=[{"object": "Account", "condition": f"Name = '{name}'", "message": "Not this one"}]
     )
     world.accept(*family(name))
+    world.rows("UPDATE sfsync.actions SET callback_url = 'https://caller.example/told'")
     world.step(queue="Account")
     world.org.control.set_rules()
+    assert world.rows("SELECT kind, payload ->> 'state' FROM sfsync.callbacks") == [("action.finished", "rejected")] * 3
     assert states_of(world, "Account") == ["rejected"]
     assert states_of(world, "Contact") == ["rejected", "rejected"]
     errors = [
@@ -491,6 +493,7 @@ def test_children_of_a_held_parent_are_held_until_a_person_retries_each(world: W
     busy = {"status": 503, "body": [{"errorCode": "UNABLE_TO_LOCK_ROW", "message": "busy"}]}
     world.spoil(busy, times=None)
     parent, child, grandchild = world.accept(*family(name))
+    world.rows("UPDATE sfsync.actions SET callback_url = 'https://caller.example/told'")
     for _ in range(ATTEMPTS):
         world.step(later=LATER, queue="Account")
     world.org.control.clear_faults()
@@ -501,6 +504,9 @@ def test_children_of_a_held_parent_are_held_until_a_person_retries_each(world: W
     assert [code for code, _ in errors] == ["PARENT_FAILED"] * 2
     assert all("which is held: " in message for _, message in errors)
     assert f"{parent.id}, which is held: UNABLE_TO_LOCK_ROW: busy" in errors[0][1]
+    told = world.rows("SELECT kind, payload ->> 'id' FROM sfsync.callbacks")
+    assert set(told) == {("action.held", str(one.id)) for one in (parent, child, grandchild)}
+    assert len(told) == 3
     decide.retry(world.deps, child.id)  # nothing has changed for it: it is held again
     assert states_of(world, "Contact") == ["held", "held"]
     decide.retry(world.deps, parent.id)

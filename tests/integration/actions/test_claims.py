@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from worker.actions import claims, due, store
+from worker.actions import claims, due, queues, record, store
 from worker.actions.accept import Intent, accept
-from worker.actions.claims import Batch, Change, Queue
+from worker.actions.changes import Change
+from worker.actions.claims import Batch
 from worker.actions.deps import ActionDeps
 from worker.actions.outcome import Delivered, Problem
+from worker.actions.queues import Queue
 from worker.actions.upkeep import HEADLESS, LINES_AT_ONCE, upkeep
 from worker.errors import FencedError
 
@@ -35,7 +37,7 @@ def create() -> Intent:
 def queue_of(deps: ActionDeps, rows: Rows) -> Queue:
     ((queue_id,),) = rows("SELECT id FROM sfsync.action_queues WHERE object = 'Contact'")
     with deps.database.transaction() as session:
-        queue = claims.find_queue(session, queue_id)
+        queue = queues.find_queue(session, queue_id)
     assert queue
     return queue
 
@@ -47,7 +49,7 @@ def claim(deps: ActionDeps, queue: Queue, ttl: timedelta = TTL) -> Batch | None:
 
 def write(deps: ActionDeps, batch: Batch, *changes: Change) -> None:
     with deps.database.transaction() as session:
-        claims.write(session, batch, changes)
+        record.write(session, batch, changes)
 
 
 def delivered(batch: Batch, record_id: str = RECORD) -> list[Change]:
@@ -160,13 +162,13 @@ def test_a_queue_rests_until_its_next_work_and_is_due_again_then(
     batch = claim(deps, queue)
     with deps.database.transaction() as session:
         assert [row.id for row in due.due_queues(session, 10)] == [queue.id]
-        assert claims.rest_queue(session, queue, recheck=TTL)
+        assert queues.rest_queue(session, queue, recheck=TTL)
         assert due.due_queues(session, 10) == []
     assert batch
     write(deps, batch, *delivered(batch))
     rows("UPDATE sfsync.actions SET remembered_at = clock_timestamp()")
     with deps.database.transaction() as session:
-        claims.rest_queue(session, queue, recheck=TTL)
+        queues.rest_queue(session, queue, recheck=TTL)
     assert rows("SELECT next_due_at FROM sfsync.action_queues") == [(None,)]
 
 
@@ -179,7 +181,7 @@ def test_a_queue_cannot_be_put_to_sleep_while_somebody_adds_to_it(
     with deps.database.transaction() as adding:
         store.awaken(adding, connection_id, "Contact")
         with deps.database.transaction() as session:
-            assert not claims.rest_queue(session, queue, recheck=TTL)
+            assert not queues.rest_queue(session, queue, recheck=TTL)
 
 
 def test_a_disconnected_connection_is_not_served(deps: ActionDeps, connection_id: int, rows: Rows) -> None:

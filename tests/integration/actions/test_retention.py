@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from worker.actions import claims, retention
+from worker.actions import claims, record, retention
 from worker.actions.accept import Intent, accept
 from worker.actions.changes import Change
-from worker.actions.claims import Queue
 from worker.actions.deps import ActionDeps
+from worker.actions.queues import Queue
 
 Rows = Callable[..., list[tuple[Any, ...]]]
 RECORD = "003000000000001AAA"
@@ -28,7 +28,7 @@ def deliver(deps: ActionDeps, connection_id: int, rows: Rows) -> None:
     assert batch
     done = {"id": RECORD, "success": True}
     with deps.database.transaction() as session:
-        claims.write(
+        record.write(
             session, batch, [Change(one.id, "delivered", outcome=done, record_id=RECORD) for one in batch.actions]
         )
 

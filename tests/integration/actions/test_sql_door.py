@@ -16,11 +16,11 @@ from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from worker import exact
-from worker.actions import claims, decide, store
+from worker.actions import decide, queues, store
 from worker.actions.accept import Accepted, KeyReusedError, accept
-from worker.actions.claims import Queue
 from worker.actions.deps import ActionDeps
 from worker.actions.intent import Intent, content_hash, line_of
+from worker.actions.queues import Queue
 from worker.actions.upkeep import upkeep
 from worker.actions.vetting import vet
 
@@ -214,7 +214,7 @@ def test_the_order_of_a_record_is_the_order_of_commit(
             pool.submit(accept, deps, connection_id, [asked], source="http").result(30)
         enqueue(caller, change("late-3@b.example"))
         with deps.database.transaction() as session:
-            assert claims.find_queue(session, queue_of(rows, connection_id).id)
+            assert queues.find_queue(session, queue_of(rows, connection_id).id)
     assert vet(deps, queue_of(rows, connection_id))
     found = rows("SELECT ticket, fields ->> 'Email', state FROM sfsync.actions ORDER BY ticket")
     emails = ("first@b.example", "late-1@b.example", "late-2@b.example", "late-3@b.example")
@@ -299,7 +299,7 @@ def test_a_queue_does_not_rest_while_something_is_to_be_checked(
     enqueue(caller, change("1@b.example"))
     queue = queue_of(rows, connection_id)
     with deps.database.transaction() as session:
-        assert claims.rest_queue(session, queue, recheck=deps.settings.claim_ttl)
+        assert queues.rest_queue(session, queue, recheck=deps.settings.claim_ttl)
     assert rows("SELECT next_due_at <= clock_timestamp() FROM sfsync.action_queues") == [(True,)]
     rows("UPDATE sfsync.action_queues SET next_due_at = NULL")
     upkeep(deps)

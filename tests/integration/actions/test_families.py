@@ -1,0 +1,83 @@
+"""A child that is accepted at the very moment at which its parent fails: it fails, too, at once and with its callback."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.actions.test_claims import SENT_AT, TTL
+from tests.waiting import until
+from worker.actions import accept as accepting
+from worker.actions import claims, queues, record, store
+from worker.actions.accept import Intent, accept
+from worker.actions.changes import Change
+from worker.actions.claims import Batch
+from worker.actions.deps import ActionDeps
+from worker.actions.outcome import Problem
+
+Rows = Callable[..., list[tuple[Any, ...]]]
+WRONG = Problem("INVALID_EMAIL_ADDRESS", "no e-mail address")
+PARENT = Intent("Account", "create", {"Name": "Ito"}, idempotency_key="p")
+CHILD = Intent("Contact", "create", {"LastName": "Ito"}, parents={"AccountId": "p"}, callback_url="https://a.example/x")
+
+
+def claimed(deps: ActionDeps, rows: Rows) -> Batch:
+    ((queue_id,),) = rows("SELECT id FROM sfsync.action_queues WHERE object = 'Account'")
+    with deps.database.transaction() as session:
+        queue = queues.find_queue(session, queue_id)
+        assert queue
+        batch = claims.claim_batch(session, queue, now=deps.database.now(), sent_at=SENT_AT, ttl=TTL)
+    assert batch
+    return batch
+
+
+def fail(deps: ActionDeps, batch: Batch, state: str) -> None:
+    with deps.database.transaction() as session:
+        record.write(session, batch, [Change(batch.actions[0].id, state, problem=WRONG)])
+
+
+def of_the_child(rows: Rows) -> list[tuple[Any, ...]]:
+    return rows("SELECT state, error ->> 'code' FROM sfsync.actions WHERE object = 'Contact'")
+
+
+@pytest.mark.parametrize("state", ["rejected", "held"])
+def test_a_parent_that_fails_after_it_was_looked_at_takes_the_child_along(
+    deps: ActionDeps, connection_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    accept(deps, connection_id, [PARENT], source="cli")
+    batch = claimed(deps, rows)
+    original = store.insert
+
+    def insert(*arguments: Any) -> None:
+        fail(deps, batch, state)
+        original(*arguments)
+
+    monkeypatch.setattr(accepting.store, "insert", insert)
+    accept(deps, connection_id, [CHILD], source="cli")
+    assert of_the_child(rows) == [(state, "PARENT_FAILED")]
+    kind = "action.held" if state == "held" else "action.finished"
+    assert rows("SELECT kind, payload ->> 'state' FROM sfsync.callbacks") == [(kind, state)]
+
+
+def test_a_parent_that_fails_while_the_child_is_being_stored_waits_for_it_and_takes_it_along(
+    deps: ActionDeps, connection_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    accept(deps, connection_id, [PARENT], source="cli")
+    batch = claimed(deps, rows)
+    failing = threading.Thread(target=fail, args=(deps, batch, "rejected"))
+    original = store.insert
+    blocked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    def insert(*arguments: Any) -> None:
+        original(*arguments)
+        failing.start()
+        with psycopg.connect(database_url, autocommit=True) as watching:
+            until(lambda: watching.execute(blocked).fetchone())
+
+    monkeypatch.setattr(accepting.store, "insert", insert)
+    accept(deps, connection_id, [CHILD], source="cli")
+    failing.join()
+    assert of_the_child(rows) == [("rejected", "PARENT_FAILED")]
+    assert rows("SELECT payload ->> 'state' FROM sfsync.callbacks") == [("rejected",)]
