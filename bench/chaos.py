@@ -1,4 +1,4 @@
-"""Chaos at a large size: `python -m bench.chaos [--actions 10000] [--seconds 60]`.
+"""Chaos at a large size: `python -m bench.chaos [--actions 10000] [--seconds 60] [--ids keyed|none] [--redis flushed|absent]`.
 
 Half creates, half updates, while workers are killed with -9, the org cuts connections after applying, answers 503, locks rows
 and throttles; Redis is flushed twice, and in another run absent from the first second; each with and without external-id
@@ -36,11 +36,13 @@ def one(folder: Path, size: Size, *, with_redis: bool) -> Report:
 
 
 def main() -> None:
-    """Four runs and a table."""
+    """Up to four runs and a table."""
     parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__)
     parser.add_argument("--actions", type=int, default=10_000)
     parser.add_argument("--records", type=int, default=500, help="that the updates are spread over")
     parser.add_argument("--seconds", type=float, default=60.0, help="for how long things go wrong")
+    parser.add_argument("--ids", choices=("keyed", "none"), help="only with or without external-id fields in the org")
+    parser.add_argument("--redis", choices=("flushed", "absent"), help="only with a Redis that forgets, or without")
     options = parser.parse_args()
     half = options.actions // 2
     table = Table(title=f"{options.actions:,} actions in chaos", title_justify="left")
@@ -59,14 +61,16 @@ def main() -> None:
     for column in (*columns, "org calls", "s"):
         table.add_column(column)
     failed = False
-    for keyed in (True, False):
-        for with_redis in (True, False):
+    for keyed in (True, False) if options.ids is None else (options.ids == "keyed",):
+        for with_redis in (True, False) if options.redis is None else (options.redis == "flushed",):
             size = Size(half, options.actions - half, options.records, options.seconds, keyed=keyed)
             with tempfile.TemporaryDirectory(prefix="sfsync-chaos-") as name:
                 Path(name).chmod(0o755)  # PostgreSQL may run as another user
                 report = one(Path(name), size, with_redis=with_redis)
             wrong = [len(part) for part in (report.missing, report.doubled, report.wrong, report.disordered)]
             failed = failed or any(wrong) or set(report.states) != {"delivered"}
+            if any(wrong):
+                print([part[:10] for part in (report.missing, report.doubled, report.wrong)], file=sys.stderr)
             table.add_row(
                 "yes" if keyed else "none",
                 "flushed twice" if with_redis else "absent",

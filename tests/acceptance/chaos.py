@@ -25,7 +25,7 @@ USER = "tester"
 VERSION = "62.0"
 WRITES = r"composite|ui-api/records|jobs/ingest"
 ENV = {
-    "SFSYNC_REQUEST_SECONDS": "8",
+    "SFSYNC_REQUEST_SECONDS": "5",
     "SFSYNC_SETTLING_SECONDS": "6",
     "SFSYNC_BULK_POLL_SECONDS": "0.5",
     "SFSYNC_WORKER_THREADS": "4",

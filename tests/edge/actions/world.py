@@ -20,10 +20,20 @@ from worker.steps import Step
 Rows = Callable[..., list[tuple[Any, ...]]]
 COLLECTIONS = "/composite/sobjects"
 LATER = timedelta(seconds=700)  # past the settling time
+# Describes are kept: the org is the same.
+EMPTY = """
+TRUNCATE sfsync.actions, sfsync.action_lines, sfsync.action_queues, sfsync.ingest_jobs, sfsync.callback_endpoints CASCADE;
+DELETE FROM salesforce_oauth_tokens WHERE user_id <> 'u'
+"""
+CONNECT = """
+INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, salesforce_user_id)
+VALUES ('u', 'client_credentials', %s, 'salesforce', 'x', %s)
+ON CONFLICT (user_id) DO UPDATE SET state = 'active' RETURNING id
+"""
 
 
 class World:
-    """An org, our database, a connection between them."""
+    """An org, our database, a connection between them. What was there before in the database is forgotten."""
 
     def __init__(self, org: Org, database: Database, database_url: str, **settings: Any) -> None:
         self.org = org
@@ -37,11 +47,8 @@ class World:
             self._remember,
             lambda _name, _id, _lane=None: None,
         )
-        insert = """
-            INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, salesforce_user_id)
-            VALUES ('u', 'client_credentials', %s, 'salesforce', 'x', %s) RETURNING id
-        """
-        ((self.connection_id,),) = self.rows(insert, org.url, org.user_id)
+        self.rows(EMPTY)
+        ((self.connection_id,),) = self.rows(CONNECT, org.url, org.user_id)
         org.control.advance_clock(60)  # what earlier tests made in a shared org is too old to be taken for ours
 
     def _remember(self, _connection_id: int, object_name: str, ids: list[str]) -> None:
