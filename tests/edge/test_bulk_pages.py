@@ -17,8 +17,11 @@ def headers(rows: object = 50_000, locator: str = "null") -> dict[str, str]:
     return {"Content-Type": "text/csv", "Sforce-NumberOfRecords": str(rows), "Sforce-Locator": locator}
 
 
-def read(server: Server, locator: str | None = None, seconds: float = 20.0) -> tuple[bytes, bulk.PageStream]:
-    with bulk.open_page(client_of(server, page_seconds=seconds), JOB, locator, 50_000) as page:
+def read(
+    server: Server, locator: str | None = None, seconds: float = 20.0, silence: float = 20.0
+) -> tuple[bytes, bulk.PageStream]:
+    client = client_of(server, request_seconds=silence, page_seconds=seconds)
+    with bulk.open_page(client, JOB, locator, 50_000) as page:
         return b"".join(page.chunks()), page
 
 
@@ -91,6 +94,15 @@ def test_a_page_that_stops_on_its_way_ends_at_the_deadline() -> None:
 
     with serve(script) as server, pytest.raises(TransientError, match="in time"):
         read(server, seconds=0.5)
+
+
+def test_a_page_whose_org_falls_silent_ends_long_before_the_deadline() -> None:
+    def script(_seen: Seen) -> Iterator[bytes]:
+        yield answer(200, CSV, headers())[: len(CSV) // 2]
+        raise Hang
+
+    with serve(script) as server, pytest.raises(TransientError, match="broke"):
+        read(server, seconds=3600, silence=0.3)
 
 
 def test_an_empty_result_has_no_rows_and_no_next_page() -> None:

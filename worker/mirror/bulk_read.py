@@ -24,6 +24,8 @@ from worker.steps import Step
 
 log = get_logger(__name__)
 
+TOO_LARGE = frozenset({"QUERY_TIMEOUT", "OPERATION_TOO_LARGE", "QUERY_TOO_COMPLICATED"})  # ask for less at once
+GAVE_UP = ("retries exceeded", "Retried more than")  # the org's words for a job that it began too often
 SLICE_SECONDS = 20.0  # a step loads pages for so long, then lets its worker go
 FREE_SLOT_SECONDS = 0.05  # how often a free thread looks for the next page, which another is about to announce
 PAGES_PAUSE = timedelta(milliseconds=500)
@@ -42,9 +44,13 @@ def ask(work: Work, soql: str, *, all_rows: bool) -> None:
 
 
 def look(work: Work) -> Step | None:
-    """Look at the job once."""
+    """Look at the job once. A query that was too much for one job is read page after page, each a range of keys."""
     assert work.run.job_id is not None
     job = bulk.get_query(work.client, work.run.job_id)
+    if job.failed and _is_too_large(work, job.error or ""):
+        log.warning("mirror.job_too_large", object=work.mirror.object, job=job.id, error=job.error)
+        work.advance("paged", job_id=None)
+        return None
     if job.failed:
         raise StartOverError(f"the org's Bulk job ended as {job.state}: {job.error or 'no reason given'}")
     if not job.complete:
@@ -54,6 +60,12 @@ def look(work: Work) -> Step | None:
         session.execute(insert(RunPage).values(run_id=work.run.id, number=1).on_conflict_do_nothing())
         work.set(session, stage="pages", rows_expected=job.records_processed)
     return work.again()
+
+
+def _is_too_large(work: Work, error: str) -> bool:
+    """Whether the org could not carry out the query as one job. What it gave up may be due to a bad hour: once more, then."""
+    gave_up = any(words in error for words in GAVE_UP)
+    return any(code in error for code in TOO_LARGE) or (gave_up and "restarts" in work.run.options)
 
 
 def pages(work: Work) -> Step | None:

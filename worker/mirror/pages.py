@@ -39,9 +39,10 @@ FREE = or_(RunPage.claim_until.is_(None), RunPage.claim_until < NOW)
 
 
 def free_pages(session: Session, run_id: int, limit: int) -> list[int]:
-    """Pages of a run that nobody holds, first ones first."""
-    query = select(RunPage.id).where(RunPage.run_id == run_id, RunPage.state == "ready", FREE)
-    return list(session.scalars(query.order_by(RunPage.number).limit(limit)))
+    """Pages of a run that nobody holds, first ones first; none where the run has gone another way."""
+    query = select(RunPage.id).join(Run, Run.id == RunPage.run_id)
+    free = query.where(Run.id == run_id, Run.state == "ready", Run.stage == "pages", RunPage.state == "ready", FREE)
+    return list(session.scalars(free.order_by(RunPage.number).limit(limit)))
 
 
 def load_page(deps: MirrorDeps, page_id: int) -> Step:

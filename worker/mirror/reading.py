@@ -14,6 +14,7 @@ from worker.errors import RejectedError, TransientError
 from worker.log import get_logger
 from worker.mirror import asking, bulk_read, finality, intake, rest_read, store, tables
 from worker.mirror.asking import Question, Window
+from worker.mirror.bulk_read import TOO_LARGE
 from worker.mirror.cursor import read_began, young_since
 from worker.mirror.rows import to_csv
 from worker.mirror.store import FILTERED, Merged
@@ -25,9 +26,9 @@ from worker.steps import Step
 log = get_logger(__name__)
 
 MOVES_CURSORS = ("load", "refresh", "settle")  # kinds of runs that may read everything and then say how far it is final
-TOO_LARGE = frozenset({"QUERY_TIMEOUT", "OPERATION_TOO_LARGE", "QUERY_TOO_COMPLICATED"})  # ask for less at once
 BULK_REFUSES = frozenset({"INVALIDENTITY", "API_ERROR", "InvalidEntity", "FUNCTIONALITY_NOT_ENABLED"})
 DELETED = "deleted"  # a cause; see ddl.CAUSES
+MOST_BYTES = 32 << 20  # of rows that are held in memory: records with long texts may be few and large
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +143,19 @@ class WindowRows:
     deleted: list[str]  # of those, the deleted ones
 
 
-def gather(work: Work, found: Answer) -> WindowRows:
-    """All pages of an answer. At most `bulk_threshold_rows` rows: this is what bounds the memory of a refresh."""
+def gather(work: Work, found: Answer) -> WindowRows | None:
+    """All pages of an answer, at most `bulk_threshold_rows` rows; None where they take more than MOST_BYTES all the same."""
     *before, asked = questions(work)
     data: list[bytes] = []
     matching: set[str] = set()
-    rows = 0
+    rows = held = 0
     for page in rest_read.pages(work.client, asked, found.rows):
         work.keeper.check()
         data.append(to_csv(page.records, asked.fields, with_header=not data))
         rows += len(page.records)
+        held += len(data[-1])
+        if held > MOST_BYTES:
+            return None
         if before:
             matching.update(row["Id"] for row in page.records)
     left, deleted = [], []

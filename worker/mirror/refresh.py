@@ -51,10 +51,10 @@ def take(work: Work, found: Answer | Exception) -> Step | None:
             raise found
         reading.by_bulk(work, work.spec.fields)
         return None
-    if reading.is_large(work, found):
+    rows = None if reading.is_large(work, found) else reading.gather(work, found)
+    if rows is None:
         reading.by_bulk(work, work.spec.fields)
         return None
-    rows = reading.gather(work, found)
     with work.deps.database.transaction() as session:
         counters = reading.merge(session, work, rows)
         move_cursor(session, work, found.began, changed=bool(counters["rows_changed"] + counters["rows_deleted"]))

@@ -18,7 +18,7 @@ from worker.log import get_logger
 from worker.mirror import bulk_read, by_id, finality, load, reading, store, suspects, tables
 from worker.mirror.asking import Window
 from worker.mirror.cursor import IDLE_SETTLES, LONGEST_TRANSACTION, read_began, settled
-from worker.mirror.reading import Answer
+from worker.mirror.reading import Answer, WindowRows
 from worker.mirror.requests import request_run
 from worker.mirror.work import NOW, Work, keep_rejects
 from worker.salesforce import rest
@@ -65,11 +65,12 @@ def read(work: Work) -> Step | None:
         found = None
     if deleted:
         _look_at_deleted(work, number, deleted)
-    if found is None or reading.is_large(work, found):
+    rows = None if found is None or reading.is_large(work, found) else reading.gather(work, found)
+    if found is None or rows is None:
         flags = [name for name in ("Id", work.spec.stamp, "IsDeleted") if name and work.spec.has(name)]
         reading.by_bulk(work, flags)
         return None
-    return _take(work, found, covered)
+    return _take(work, found, rows, covered)
 
 
 def _asides(work: Work, window: Window, now: datetime) -> list[Part]:
@@ -109,8 +110,7 @@ def _look_at_deleted(work: Work, number: int, ids: list[str]) -> None:
             work.set(session, attempts=0)
 
 
-def _take(work: Work, found: Answer, covered: datetime | None) -> Step:
-    rows = reading.gather(work, found)
+def _take(work: Work, found: Answer, rows: WindowRows, covered: datetime | None) -> Step:
     with work.deps.database.transaction() as session:
         counters = reading.merge(session, work, rows)
         _move(session, work, covered, found.began)

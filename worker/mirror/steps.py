@@ -182,12 +182,15 @@ def after(work: Work, error: Exception) -> Step | None:
 
 
 def _put_off(work: Work, pause: timedelta | None, text: str, *, counted: bool) -> Step:
-    """Try again later: after the org's own advice, else 1, 2, 4, … seconds. What may pass by itself counts no attempt."""
-    seconds = next_pause(float(work.run.options.get("pause", 0)))
+    """Try again later: after the org's own advice, else 1, 2, 4, … seconds, from 1 again once it had come further. What may
+    pass by itself counts no attempt."""
+    run = work.run
+    place = f"{run.stage} {run.rows_read} {run.rows_changed} {run.rows_deleted}"
+    seconds = next_pause(float(run.options["pause"]) if run.options.get("paused_at") == place else 0.0)
     with work.deps.database.transaction() as session:
         work.set_mirror(session, state_reason=text)
         work.set(session, error=text)
-    options = work.option(pause=seconds)
+    options = work.option(pause=seconds, paused_at=place)
     return work.again(pause or timedelta(seconds=seconds), progress=not counted, options=options)
 
 

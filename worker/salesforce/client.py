@@ -256,7 +256,8 @@ class OrgClient(Salesforce):
         if self._closed.is_set() or limit.passed():
             raise TransientError(f"no time is left to call {self.host}", code="TIMEOUT")
         private_ok = is_listed(self._token.instance_url, self.options.allowed_hosts)
-        call = Call(limit, private_ok=private_ok, trust_idle=request.idempotent)
+        silence = self.options.request_seconds if request.idempotent else None
+        call = Call(limit, private_ok=private_ok, trust_idle=request.idempotent, silence_seconds=silence)
         with ExitStack() as guard:
             self._open_calls.add(call)
             guard.callback(self._open_calls.discard, call)

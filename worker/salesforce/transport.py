@@ -69,10 +69,17 @@ class Deadline:
 
 
 class Call:
-    """One exchange with a server. `sent`: at least a part of the request left us. `was_cut`: its socket was shut down."""
+    """One exchange with a server. `sent`: at least a part of the request left us. `was_cut`: its socket was shut down.
 
-    def __init__(self, deadline: Deadline, *, private_ok: bool, trust_idle: bool = True) -> None:
+    `silence_seconds`: how long the server may say nothing at all (None: until the deadline): a page may take long, but a
+    dead connection should not.
+    """
+
+    def __init__(
+        self, deadline: Deadline, *, private_ok: bool, trust_idle: bool = True, silence_seconds: float | None = None
+    ) -> None:
         self.deadline = deadline
+        self.silence_seconds = silence_seconds
         self.private_ok = private_ok
         self.trust_idle = trust_idle
         self.sent = False
@@ -310,7 +317,8 @@ def send(session: requests.Session, request: requests.Request, call: Call) -> re
     """
     prepared = session.prepare_request(request)
     adapter = session.get_adapter(cast(str, prepared.url))
-    timeout = (min(CONNECT_SECONDS, call.deadline.remaining() or 0.001), call.deadline.remaining() or 0.001)
+    left = call.deadline.remaining() or 0.001
+    timeout = (min(CONNECT_SECONDS, left), min(call.silence_seconds or left, left))
     previous, _current.call = _current.call, call
     try:
         return adapter.send(prepared, stream=True, timeout=timeout)
