@@ -22,7 +22,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from bench.measure import Cost, in_own_process
+from bench.measure import Cost, end_in_order, in_own_process
 from models.migrations import upgrade
 from tests.org import Org, start_org
 from worker.local_servers import EmbeddedPostgres
@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--refresh-rows", type=int, help="rows changed for a refresh (default: a tenth)")
     options = parser.parse_args()
+    end_in_order()
     changed = options.refresh_rows or options.rows // 10
     with ExitStack() as cleanup:
         bench = start(cleanup, options.rows, changed)

@@ -1,8 +1,8 @@
 """Our way: a run's steps, taken in a process of its own as a backfill worker takes them.
 
-Argument (JSON): {"run_id"}; settings come from the environment. The measured part begins when the first page is asked for
-(the org's own work on the job is over) and ends with the commit of the last page, or of the merge for a refresh. Both
-moments are Postgres's.
+Argument (JSON): {"run_id", "whole"}; settings come from the environment. The measured part begins when the first page is
+asked for (the org's own work on the job is over) and ends with the commit of the last page, or of the merge for a refresh;
+`whole`: from the first step to the end of the last. These moments are Postgres's.
 """
 
 import json
@@ -27,9 +27,9 @@ def ask(rt: Runtime, statement: str, run_id: int) -> Any:
         return session.execute(text(statement), {"run": run_id}).one()
 
 
-def drive(rt: Runtime, run_id: int) -> float:
+def drive(rt: Runtime, run_id: int, *, whole: bool = False) -> float:
     """Take every step of the run; the seconds of the measured part."""
-    begin: datetime | None = None
+    begin: datetime | None = rt.database.now() if whole else None
     while True:
         run = ask(rt, RUN, run_id)
         if run.state == "done":
@@ -43,10 +43,10 @@ def drive(rt: Runtime, run_id: int) -> float:
             begin = rt.database.now()
         steps.step(rt.mirrors, run_id)
     assert begin is not None
-    end = ask(rt, LAST_PAGE, run_id)[0] if run.kind == "load" else rt.database.now()
+    end = ask(rt, LAST_PAGE, run_id)[0] if run.kind == "load" and not whole else rt.database.now()
     return float((end - begin).total_seconds())
 
 
 if __name__ == "__main__":
     argument = json.loads(sys.argv[1])
-    report(lambda: drive(runtime(), argument["run_id"]))
+    report(lambda: drive(runtime(), argument["run_id"], whole=argument.get("whole", False)))

@@ -27,6 +27,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
+from bench.measure import end_in_order
 from models.migrations import upgrade
 from tests.acceptance.stack import Stack, start_stack
 from tests.waiting import until
@@ -101,8 +102,9 @@ def beside(*work: Callable[[threading.Event], None]) -> Iterator[threading.Event
         yield over
     finally:
         over.set()
-        for thread in threads:
-            thread.join()
+        if not isinstance(sys.exc_info()[1], SystemExit):  # in a hurry: no change of the org is waited for
+            for thread in threads:
+                thread.join()
     if faults:
         raise faults[0]
 
@@ -366,6 +368,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
+    end_in_order()
     print(f"seed {options.seed}", file=sys.stderr)
     if options.what == "kills":
         good = kills(options.rows or 1_000_000, options.kills, options.seed)
