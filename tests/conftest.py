@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from models.migrations import upgrade
-from tests.org import Org, start_org
+from tests.org import Org, SharedOrgs, start_org
 from worker.db import Database
 from worker.local_servers import EmbeddedPostgres, EmbeddedValkey
 
@@ -77,6 +77,14 @@ def org(tmp_path: Path) -> Iterator[Org]:
     """A local org over plain HTTP with a little data; `start_org` gives others."""
     with start_org(tmp_path / "org", seed="Account=20,Contact=50,Opportunity=30") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def orgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedOrgs]:
+    """Local orgs that the tests of this process share, each like new for every test."""
+    shared = SharedOrgs(tmp_path_factory.mktemp("orgs"))
+    yield shared
+    shared.close()
 
 
 def _with_database(url: str, name: str) -> str:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +117,34 @@ def start_org(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+class SharedOrgs:
+    """Local orgs by their seed, each started once: a restore takes a hundredth of a start."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: dict[str, Org] = {}
+        self._stack = ExitStack()
+
+    def like_new(self, seed: str) -> Org:
+        """An org with this data, as it was when it began: clock, objects and settings too; no faults, an empty ledger."""
+        org = self._running.get(seed)
+        if org is None:
+            folder = self._folder / f"org-{len(self._running)}"
+            org = self._running[seed] = self._stack.enter_context(start_org(folder, seed=seed))
+            org.control.snapshot("start")
+            return org
+        org.control.clear_faults()
+        org.control.clear_bulk_faults()
+        org.control.late_commits(0, times=0)
+        org.control.restore("start")
+        org.control.clear_ledger()
+        return org
+
+    def close(self) -> None:
+        """Stop them all."""
+        self._stack.close()
 
 
 def _read(ready: Path) -> dict[str, Any]:

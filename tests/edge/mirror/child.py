@@ -2,13 +2,31 @@
 
 import json
 import sys
+from dataclasses import dataclass
 
-from tests.edge.mirror.world import KEY, FixedToken
+from tests.edge.mirror.world import KEY
 from worker.db import Database
+from worker.errors import DisconnectedError, SyncError
 from worker.mirror import steps
 from worker.mirror.deps import MirrorDeps
 from worker.salesforce.client import AccessToken, OrgClient, http_options
 from worker.settings import Settings
+
+
+@dataclass
+class FixedToken:
+    """A token that the org gave before this process began."""
+
+    token: AccessToken
+
+    def current(self) -> AccessToken:
+        return self.token
+
+    def renew(self, stale: AccessToken) -> AccessToken:
+        raise DisconnectedError("this process cannot renew a token")
+
+    def refused(self, token: AccessToken, reason: str) -> SyncError:
+        return DisconnectedError(reason)
 
 
 def main(argument: str) -> None:

@@ -13,13 +13,11 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from tests.edge.mirror.world import World
-from tests.org import Org
+from tests.edge.mirror.world import OrgToken, World, finish
 from worker.db import Database
-from worker.errors import DisconnectedError, SyncError
 from worker.mirror import steps
 from worker.mirror.deps import MirrorDeps
-from worker.salesforce.client import AccessToken, OrgClient, http_options
+from worker.salesforce.client import OrgClient, http_options
 from worker.steps import Step
 
 
@@ -29,21 +27,35 @@ class KilledError(BaseException):
 
 @dataclass
 class Life:
-    """How many moments are left: before a transaction, before its commit, after it, before a call, after it."""
+    """How many moments are left (before a transaction, before its commit, after it, before a call, after it), or how many
+    transactions that write; `undone`: the last of these is not committed. None: for ever."""
 
-    left: int | None = None
+    moments: int | None = None
+    writes: int | None = None
+    undone: bool = False
     over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def moment(self) -> None:
         """One more; the last kills every thread of the worker."""
-        if threading.current_thread().name.startswith("keep-"):
-            return  # the keeper stops with its step
+        with self._mortal() as mortal:
+            if mortal and self.moments is not None:
+                self.moments -= 1
+                self.over = self.moments < 0
+
+    def write(self, *, committed: bool) -> None:
+        """A transaction that has written is about to be committed, or is now."""
+        with self._mortal() as mortal:
+            if mortal and self.writes is not None:
+                self.writes -= committed
+                self.over = self.writes == (0 if committed else 1) and committed != self.undone
+
+    @contextmanager
+    def _mortal(self) -> Iterator[bool]:
+        keeper = threading.current_thread().name.startswith("keep-")  # stops with its step
         with self._lock:
-            if self.left is not None and not self.over:
-                self.left -= 1
-                self.over = self.left < 0
-            if self.over:
+            yield not keeper and not self.over
+            if self.over and not keeper:
                 raise KilledError
 
 
@@ -56,10 +68,17 @@ class MortalDatabase(Database):
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
+        wrote = False
         self.life.moment()
         with super().transaction() as session:
             yield session
             self.life.moment()
+            if self.life.writes is not None:
+                wrote = bool(session.scalar(text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")))
+            if wrote:
+                self.life.write(committed=False)
+        if wrote:
+            self.life.write(committed=True)
         self.life.moment()
 
 
@@ -79,32 +98,13 @@ class MortalClient(OrgClient):
         return sent
 
 
-@dataclass
-class RenewingToken:
-    """Asks for another token when the org no longer takes the one we have."""
-
-    org: Org
-    token: AccessToken
-
-    def current(self) -> AccessToken:
-        return self.token
-
-    def renew(self, stale: AccessToken) -> AccessToken:
-        if self.token.version == stale.version:
-            self.token = AccessToken(self.org.token(), self.org.url, stale.version + 1)
-        return self.token
-
-    def refused(self, token: AccessToken, reason: str) -> SyncError:
-        return DisconnectedError(reason)
-
-
 class MortalWorker:
     """Takes steps as a worker does, and may be killed within one."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.life = Life()
-        self.tokens = RenewingToken(world.org, world.tokens.token)
+        self.tokens = OrgToken(world.org, world.tokens.token)
         self.database = MortalDatabase(world.database.url, self.life)
         self.deps = MirrorDeps(self.database, world.settings, self.client, world.wake)
 
@@ -113,16 +113,20 @@ class MortalWorker:
         object.__setattr__(client, "life", self.life)
         return client
 
-    def step(self, run_id: int, *, dies_after: int | None = None) -> Step | None:
-        """One step, after the claims of the dead have run out; None when the worker was killed in it."""
+    def step(
+        self, run_id: int, *, dies_after: int | None = None, writes: int | None = None, undone: bool = False
+    ) -> Step | None:
+        """One step, after the claims of the dead have run out; None when the worker was killed in it: `dies_after` so many
+        moments, or by its last of so many `writes` (see Life)."""
         self.expire_claims()
-        self.life.left, self.life.over = dies_after, False
+        life = self.life
+        life.moments, life.writes, life.undone, life.over = dies_after, writes, undone, False
         try:
             return steps.step(self.deps, run_id)
         except KilledError:
             return None
         finally:
-            self.life.left, self.life.over = None, False
+            life.moments, life.writes, life.over = None, None, False
 
     def expire_claims(self) -> None:
         """Let the time of every claim pass."""
@@ -137,9 +141,7 @@ class MortalWorker:
 
     def finish(self, run_id: int) -> dict[str, Any]:
         """Take steps until the run has ended; its row."""
-        while (run := self.world.run(run_id))["state"] == "ready":
-            self.step(run_id)
-        return run
+        return finish(lambda: self.world.run(run_id), lambda: self.step(run_id))
 
     def close(self) -> None:
         self.database.close()

@@ -1,12 +1,11 @@
 """Children of parents that left, came back or were merged: they change with them, perhaps without a stamp."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.edge.mirror.world import World, make_world
-from tests.org import start_org
+from tests.edge.mirror.world import SMALL, World, make_world
+from tests.org import SharedOrgs
 from worker.db import Database
 from worker.mirror import steps
 
@@ -14,9 +13,9 @@ OBJECTS = ("Account", "Contact", "Opportunity", "Task")
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: Database) -> Iterator[World]:
-    with start_org(tmp_path / "org", seed="Account=6") as org, make_world(org, database) as made:
-        control = org.control
+def world(orgs: SharedOrgs, database: Database) -> Iterator[World]:
+    with make_world(orgs.like_new(SMALL), database) as made:
+        control = made.org.control
         control.change_settings(cascade_stamps=False)  # the worst that an org may do
         accounts = control.create_rows("Account", records=[{"Name": f"family {n}"} for n in range(3)])
         contacts = [{"LastName": f"child {n}", "AccountId": accounts[n]} for n in (0, 0, 1)]

@@ -1,20 +1,15 @@
 """Taking a mirror away while a run is at work on it."""
 
-from pathlib import Path
-
-from tests.edge.mirror.world import make_world
-from tests.org import start_org
+from tests.edge.mirror.world import LARGE, SMALL, make_world
+from tests.org import SharedOrgs
 from tests.waiting import until
 from worker.db import Database
 from worker.mirror import choice, steps
 from worker.steps import Busy
 
 
-def test_a_mirror_that_is_removed_in_the_middle_of_a_load_leaves_nothing(tmp_path: Path, database: Database) -> None:
-    with (
-        start_org(tmp_path / "org", seed="Account=300") as org,
-        make_world(org, database, bulk_page_rows=100) as world,
-    ):
+def test_a_mirror_that_is_removed_in_the_middle_of_a_load_leaves_nothing(orgs: SharedOrgs, database: Database) -> None:
+    with make_world(orgs.like_new(LARGE), database, bulk_page_rows=100) as world:
         world.do("Account")
         run_id = world.ask("Account", "load")  # through a staging table
         until(lambda: steps.step(world.deps, run_id) and world.run(run_id)["stage"] == "pages")
@@ -34,15 +29,16 @@ def test_a_mirror_that_is_removed_in_the_middle_of_a_load_leaves_nothing(tmp_pat
         assert world.verify("Account")["differences"] == 0
 
 
-def test_a_table_that_was_kept_is_taken_up_again(tmp_path: Path, database: Database) -> None:
-    with start_org(tmp_path / "org", seed="Account=50") as org, make_world(org, database) as world:
+def test_a_table_that_was_kept_is_taken_up_again(orgs: SharedOrgs, database: Database) -> None:
+    org = orgs.like_new(SMALL)
+    with make_world(org, database) as world:
         world.do("Account")
         with database.transaction() as session:
             choice.stop(session, world.query("SELECT id FROM sfsync.mirrors")[0][0])
         with database.transaction() as session:
             choice.remove(session, world.query("SELECT id FROM sfsync.mirrors")[0][0], drop=False)
-        assert world.query("SELECT count(*) FROM salesforce.account") == [(50,)]
+        assert world.query("SELECT count(*) FROM salesforce.account") == [(40,)]
         org.control.purge_rows("Account", ids=org.control.delete_rows("Account", count=5))
         world.do("Account")
-        assert world.query("SELECT count(*) FROM salesforce.account") == [(45,)]
+        assert world.query("SELECT count(*) FROM salesforce.account") == [(35,)]
         assert world.verify("Account")["differences"] == 0

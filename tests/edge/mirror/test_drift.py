@@ -1,19 +1,18 @@
 """What changes in the org's schema is followed without a person, and stands in the drift log."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.edge.mirror.world import World, make_world
-from tests.org import start_org
+from tests.edge.mirror.world import LARGE, World, make_world
+from tests.org import SharedOrgs
 from worker.db import Database
 from worker.mirror.remember import remember
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: Database) -> Iterator[World]:
-    with start_org(tmp_path / "org", seed="Account=300") as org, make_world(org, database) as made:
+def world(orgs: SharedOrgs, database: Database) -> Iterator[World]:
+    with make_world(orgs.like_new(LARGE), database) as made:
         yield made
 
 

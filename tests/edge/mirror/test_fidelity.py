@@ -1,13 +1,12 @@
 """Golden values: what the org holds is what Postgres holds, exactly, by each way in: Bulk's CSV, REST's JSON, reads by Id."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.edge.mirror.world import World, make_world
-from tests.org import start_org
+from tests.edge.mirror.world import SMALL, World, make_world
+from tests.org import SharedOrgs
 from worker.db import Database
 
 LONG = "Zoë said: \"no\", 'yes'\r\nnext; line\n" + "é😀漢\u200d" * 32_000
@@ -85,8 +84,8 @@ GOLDEN: Golden = {
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: Database) -> Iterator[World]:
-    with start_org(tmp_path / "org", seed="Account=3") as org, make_world(org, database) as made:
+def world(orgs: SharedOrgs, database: Database) -> Iterator[World]:
+    with make_world(orgs.like_new(SMALL), database) as made:
         yield made
 
 

@@ -1,12 +1,11 @@
 """A mirror with a row filter holds the records that meet it, and no others."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.edge.mirror.world import World, make_world
-from tests.org import start_org
+from tests.edge.mirror.world import SMALL, World, make_world
+from tests.org import SharedOrgs
 from worker.db import Database
 from worker.mirror.remember import remember
 
@@ -14,8 +13,8 @@ FILTER = "Industry = 'Energy' OR Industry = 'Banking'"
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: Database) -> Iterator[World]:
-    with start_org(tmp_path / "org", seed="Account=40") as org, make_world(org, database) as made:
+def world(orgs: SharedOrgs, database: Database) -> Iterator[World]:
+    with make_world(orgs.like_new(SMALL), database) as made:
         made.org.control.change_rows("Account", count=40, fields={"Industry": "Retail"})
         made.org.control.change_rows("Account", count=10, fields={"Industry": "Energy"})
         made.org.control.advance_clock(3600)

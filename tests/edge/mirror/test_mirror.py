@@ -1,21 +1,17 @@
 """Load, refresh and verify a real mirror of a local org over the wire."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.edge.mirror.world import World, make_world
-from tests.org import start_org
+from tests.edge.mirror.world import LARGE, World, make_world
+from tests.org import SharedOrgs
 from worker.db import Database
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: Database) -> Iterator[World]:
-    with (
-        start_org(tmp_path / "org", seed="Account=300,Contact=2500,Opportunity=600") as org,
-        make_world(org, database) as made,
-    ):
+def world(orgs: SharedOrgs, database: Database) -> Iterator[World]:
+    with make_world(orgs.like_new(LARGE), database) as made:
         yield made
 
 
@@ -71,13 +67,11 @@ def test_an_undeleted_record_comes_back(world: World) -> None:
     assert world.verify("Contact")["differences"] == 0
 
 
-def test_a_large_refresh_goes_by_bulk(tmp_path: Path, database: Database) -> None:
-    with (
-        start_org(tmp_path / "org", seed="Contact=3000") as org,
-        make_world(org, database, bulk_threshold_rows=500) as world,
-    ):
+def test_a_large_refresh_goes_by_bulk(orgs: SharedOrgs, database: Database) -> None:
+    org = orgs.like_new(LARGE)
+    with make_world(org, database, bulk_threshold_rows=500) as world:
         world.do("Contact")
-        org.control.change_rows("Contact", count=2500, seed=1)
+        org.control.change_rows("Contact", count=2000, seed=1)
         org.control.delete_rows("Contact", count=100, seed=2)
         run = world.do("Contact", "refresh")
         assert run["job_id"] is not None

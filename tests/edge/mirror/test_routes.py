@@ -1,14 +1,13 @@
 """How a read goes: several mirrors in one call, by REST where Bulk does not serve, again after a lost cursor, in parts."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.edge.mirror.world import World, make_world
-from tests.org import start_org
+from tests.edge.mirror.world import LARGE, World, make_world
+from tests.org import SharedOrgs
 from worker.db import Database
-from worker.mirror import steps
+from worker.mirror import reading, steps
 
 REFUSED = [{"errorCode": "INVALIDENTITY", "message": "Entity 'Contact' is not supported by the Bulk API."}]
 TIMEOUT = [{"errorCode": "QUERY_TIMEOUT", "message": "Your query request was running for too long."}]
@@ -18,11 +17,8 @@ MORE = r"/query(All)?/"
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: Database) -> Iterator[World]:
-    with (
-        start_org(tmp_path / "org", seed="Account=60,Contact=2200,Opportunity=30") as org,
-        make_world(org, database, claim_seconds=5) as made,
-    ):
+def world(orgs: SharedOrgs, database: Database) -> Iterator[World]:
+    with make_world(orgs.like_new(LARGE), database, claim_seconds=5) as made:
         yield made
 
 
@@ -101,8 +97,8 @@ def test_an_object_that_bulk_refuses_is_loaded_by_rest_and_asked_so_from_then_on
     refuse_bulk(world)
     spoil(world, MORE, LOST)
     run = world.do("Contact")
-    assert (run["rows_read"], run["rows_expected"], run["job_id"]) == (2200, 2200, None)
-    assert world.query("SELECT count(*) FROM salesforce.contact") == [(2200,)]
+    assert (run["rows_read"], run["rows_expected"], run["job_id"]) == (2500, 2500, None)
+    assert world.query("SELECT count(*) FROM salesforce.contact") == [(2500,)]
     assert world.one("SELECT route FROM sfsync.mirrors")["route"] == "rest"
     world.org.control.clear_ledger()
     world.settings = world.settings.model_copy(update={"bulk_threshold_rows": 1000})
@@ -124,7 +120,7 @@ def test_a_load_by_rest_goes_on_where_it_was_interrupted(world: World) -> None:
     assert (run["state"], run["stage"], run["rows_read"], run["claim_until"]) == ("ready", "paged", 2000, None)
     world.org.control.clear_ledger()
     run = world.finish(run_id)
-    assert (run["state"], run["rows_read"]) == ("done", 2200)
+    assert (run["state"], run["rows_read"]) == ("done", 2500)
     assert world.calls("describe") == 0
     assert world.verify("Contact")["differences"] == 0
 
@@ -133,8 +129,38 @@ def test_a_query_that_runs_too_long_is_asked_for_less_until_it_is_answered(world
     refuse_bulk(world)
     spoil(world, QUERY, TIMEOUT, times=3)
     run = world.do("Contact")
-    assert (run["rows_read"], run["options"]["place"]["limit"]) == (2200, 500)
-    assert world.query("SELECT count(*) FROM salesforce.contact") == [(2200,)]
+    assert (run["rows_read"], run["options"]["place"]["limit"]) == (2500, 500)
+    assert world.query("SELECT count(*) FROM salesforce.contact") == [(2500,)]
+
+
+def test_a_job_that_runs_too_long_is_read_page_after_page(world: World) -> None:
+    message = "QUERY_TIMEOUT: Your query request was running for too long."
+    world.org.control.add_bulk_fault("fail", object="Contact", times=1, message=message)
+    spoil(world, QUERY, TIMEOUT, times=2)
+    run = world.do("Contact")
+    assert (run["rows_read"], run["job_id"], run["options"]["place"]["limit"]) == (2500, None, 1000)
+    assert world.one("SELECT route FROM sfsync.mirrors")["route"] != "rest"  # Bulk is asked again the next time
+    world.org.control.change_rows("Contact", count=3)
+    assert world.do("Contact", "refresh")["rows_changed"] == 3
+    assert world.verify("Contact")["differences"] == 0
+
+
+def test_a_job_that_the_org_gives_up_twice_is_not_asked_for_a_third_time(world: World) -> None:
+    world.org.control.add_bulk_fault("fail", object="Account", times=None)  # "Retried more than 15 times"
+    run = world.do("Account")
+    assert (run["rows_read"], run["options"]["restarts"], world.calls("/results")) == (300, 1, 0)
+    assert world.verify("Account")["differences"] == 0
+
+
+def test_rows_too_large_to_be_held_come_by_bulk_however_few_they_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(world, "Account")
+    world.org.control.change_rows("Account", count=100)
+    monkeypatch.setattr(reading, "MOST_BYTES", 20_000)
+    run = world.do("Account", "refresh")
+    assert (run["job_id"] is not None, run["rows_changed"]) == (True, 100)
+    assert world.verify("Account")["differences"] == 0
 
 
 def test_a_refresh_that_runs_too_long_goes_by_bulk(world: World) -> None:
@@ -147,10 +173,10 @@ def test_a_refresh_that_runs_too_long_goes_by_bulk(world: World) -> None:
 
 def test_a_cursor_that_is_lost_in_the_middle_of_a_refresh_loses_nothing(world: World) -> None:
     live(world, "Contact")
-    world.org.control.change_rows("Contact", count=2200)  # the first 2,000 share one stamp
+    world.org.control.change_rows("Contact", count=2500)  # the first 2,000 share one stamp
     spoil(world, MORE, LOST, times=1)
     run = world.do("Contact", "refresh")
-    assert (run["rows_read"], run["rows_changed"], run["job_id"]) == (2200, 2200, None)
+    assert (run["rows_read"], run["rows_changed"], run["job_id"]) == (2500, 2500, None)
     assert world.verify("Contact")["differences"] == 0
 
 

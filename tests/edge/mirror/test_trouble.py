@@ -4,12 +4,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.edge.mirror.world import World, make_world
-from tests.org import ROOT, start_org
+from tests.edge.mirror.world import LARGE, World, make_world
+from tests.org import ROOT, SharedOrgs
 from tests.waiting import until
 from worker.db import Database
 from worker.mirror import steps
@@ -20,11 +19,8 @@ RESULTS = r"/jobs/query/\w+/results"
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: Database) -> Iterator[World]:
-    with (
-        start_org(tmp_path / "org", seed="Account=50,Contact=3000") as org,
-        make_world(org, database, claim_seconds=1, page_workers=1) as made,
-    ):
+def world(orgs: SharedOrgs, database: Database) -> Iterator[World]:
+    with make_world(orgs.like_new(LARGE), database, claim_seconds=1, page_workers=1) as made:
         yield made
 
 
@@ -58,7 +54,7 @@ def test_a_worker_killed_in_the_middle_of_a_page_costs_that_page_and_no_more(wor
     run = world.finish(run_id)
     assert run["state"] == "done"
     assert world.query("SELECT loaded_at FROM sfsync.run_pages WHERE number = 1") == loaded_at
-    assert world.query("SELECT count(*), count(DISTINCT id) FROM salesforce.contact") == [(3000, 3000)]
+    assert world.query("SELECT count(*), count(DISTINCT id) FROM salesforce.contact") == [(2500, 2500)]
     jobs = [
         call for call in world.org.control.ledger() if call["method"] == "POST" and call["path"].endswith("/jobs/query")
     ]
@@ -109,7 +105,7 @@ def test_a_job_that_the_org_has_forgotten_is_asked_for_again(world: World) -> No
     world.query("UPDATE sfsync.runs SET job_id = '750000000000000AAA' RETURNING 1")
     run = world.finish(run_id)
     assert run["state"] == "done"
-    assert world.query("SELECT count(*) FROM salesforce.contact") == [(3000,)]
+    assert world.query("SELECT count(*) FROM salesforce.contact") == [(2500,)]
 
 
 def test_an_object_that_is_not_there_parks_its_run_with_the_org_s_words(world: World) -> None:
@@ -130,6 +126,23 @@ def test_a_passing_fault_of_the_org_puts_the_run_off_without_counting_an_attempt
     world.org.control.clear_faults()
     assert world.finish(run_id)["state"] == "done"
     assert world.run(run_id)["error"] is None
+
+
+def test_pauses_grow_while_nothing_moves_and_begin_small_again_after_a_step_forward(world: World) -> None:
+    run_id = world.ask("Account")
+    body = [{"errorCode": "SERVER_UNAVAILABLE", "message": "try later"}]
+    for path, pauses in (("/describe", [1, 2, 4]), ("/jobs/query", [1, 2])):
+        world.org.control.add_fault(
+            match={"path_regex": path, "times": None},
+            action={"status": 503, "body": body, "headers": {"Retry-After": "60"}},
+        )
+        found = []
+        for _ in pauses:
+            steps.step(world.deps, run_id)
+            found.append(world.run(run_id)["options"]["pause"])
+        assert found == pauses
+        world.org.control.clear_faults()
+    assert world.finish(run_id)["state"] == "done"
 
 
 def test_runs_of_a_revoked_connection_wait_for_a_person(world: World) -> None:

@@ -1,13 +1,12 @@
 """Objects whose filled row would not fit into a page of Postgres are kept in parts, and behave as others do."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.edge.mirror.world import World, make_world
-from tests.org import start_org
+from tests.edge.mirror.world import SMALL, World, make_world
+from tests.org import SharedOrgs
 from worker.db import Database
 from worker.mirror.remember import remember
 
@@ -15,8 +14,8 @@ FIELDS = 800
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: Database) -> Iterator[World]:
-    with start_org(tmp_path / "org", seed="Account=1") as org, make_world(org, database) as made:
+def world(orgs: SharedOrgs, database: Database) -> Iterator[World]:
+    with make_world(orgs.like_new(SMALL), database) as made:
         yield made
 
 
