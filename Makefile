@@ -50,6 +50,9 @@ bench-budget: $(STAMP) ## lanes and budget: a short day, ticks beside ROWS finis
 	@$(BIN)/python -m bench.budget due --rows $(or $(ROWS),10000000)
 	@$(BIN)/python -m bench.budget fair
 
+bench-org: $(STAMP) ## what the local org bears: ROWS=1000000 contacts, GETs from wrk, Bulk results from disk and cache
+	@$(BIN)/python -m bench.org --rows $(or $(ROWS),1000000)
+
 proof: $(STAMP) ## the mirror is never wrong: anything in any order, KILLS=50 of real workers on ROWS=1000000, MINUTES=10 of changes (hours)
 	@SFSYNC_TEST_MACHINE=$(or $(MACHINE),100x40) SFSYNC_TEST_SEED=random $(BIN)/pytest -q -s tests/edge/mirror/test_state_machine.py
 	@$(BIN)/python -m bench.proof kills --rows $(or $(ROWS),1000000) --kills $(or $(KILLS),50)
@@ -58,4 +61,4 @@ proof: $(STAMP) ## the mirror is never wrong: anything in any order, KILLS=50 of
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .sfsync build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help install demo up test test-full test-clients check bench bench-shim bench-budget proof clean
+.PHONY: help install demo up test test-full test-clients check bench bench-shim bench-budget bench-org proof clean

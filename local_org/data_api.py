@@ -32,6 +32,7 @@ _ROUTER = data_router()
 _HEADERS_OF = {401: {"WWW-Authenticate": "Token"}}
 _LOG = logging.getLogger("local_org")
 _BODIES = ("application/json", "multipart/", "text/csv")
+_READING = frozenset({"GET", "HEAD"})
 _NO_SESSION_NEEDED = frozenset({"", "/"})
 
 
@@ -159,6 +160,8 @@ def context_of(org: "Org", call: Call, version: str, session: "Session") -> Cont
 def dispatch(ctx: Context, rest: str) -> Reply:
     """Let the right handler answer; a write that meets a locked row is tried again. Raises ApiError."""
     handler, values = _ROUTER.find(ctx.method, rest)
+    if ctx.method in _READING:
+        return _as_reply(handler(ctx, **values))
     return _as_reply(patiently(ctx, lambda patient: handler(patient, **values)))
 
 

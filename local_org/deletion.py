@@ -60,8 +60,8 @@ def _referring(change: Change, child: ObjectType, field_name: str, record_id: st
     alive = ' AND NOT "IsDeleted"' if child.field("IsDeleted") else ""
     sql = f'SELECT "Id" FROM {quoted(child.name)} WHERE {quoted(field_name)} = ?{alive} ORDER BY "Id"'
     for (child_id,) in change.conn.execute(sql, (record_id,)).fetchall():
-        found = dml.load(change.conn, child, child_id)
-        if found is not None:
+        found = dml.current(change, child, child_id)
+        if found is not None and found[field_name] == record_id and not found.get("IsDeleted"):
             yield found
 
 
@@ -109,7 +109,7 @@ def _let_go(change: Change, child: ObjectType, row: Row, field_name: str, root: 
 
 def undelete(change: Change, item: ObjectType, record_id: str) -> None:
     """Take a row out of the recycle bin, with what was deleted together with it. Raises ApiError."""
-    row = dml.load(change.conn, dml.whole(change, item), record_id)
+    row = dml.current(change, item, record_id)
     if row is None:
         raise not_found()
     if not row.get("IsDeleted"):
@@ -203,7 +203,7 @@ def empty_bin(change: Change, bin_since_ms: int) -> int:
 
 def purge(change: Change, item: ObjectType, record_id: str) -> None:
     """Remove a row from the recycle bin, or at once if it was not there (hardDelete). Raises ApiError."""
-    row = dml.load(change.conn, dml.whole(change, item), record_id)
+    row = dml.current(change, item, record_id)
     if row is None:
         raise not_found()
     if not row.get("IsDeleted"):

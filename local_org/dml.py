@@ -97,12 +97,18 @@ def living(change: Change, item: ObjectType, record_id: str) -> Row:
     if id18 is None or not id18.startswith(item.key_prefix):
         text = f"{item.label} ID: id value of incorrect type: {record_id}"
         raise ApiError(400, "MALFORMED_ID", text, ["Id"])
-    row = load(change.conn, whole(change, item), id18)
+    row = current(change, item, id18)
     if row is None:
         raise not_found()
     if row.get("IsDeleted"):
         raise deleted()
     return row
+
+
+def current(change: Change, item: ObjectType, id18: str) -> Row | None:
+    """A row that is about to be written, deleted or not, with what an open transaction has made of it."""
+    change.store.commit_open(change.conn, id18)
+    return load(change.conn, whole(change, item), id18)
 
 
 def whole(change: Change, item: ObjectType) -> ObjectType:

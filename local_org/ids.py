@@ -35,6 +35,8 @@ def to_18(text: str) -> str | None:
         return None
     if len(text) == 15:
         return text + checksum(text)
+    if checksum(text[:15]) == text[15:]:
+        return text
     id15 = _restore_case(text[:15], text[15:].upper())
     return None if id15 is None else id15 + checksum(id15)
 

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ class Entry:
     fault: str | None = None
 
 
+_NAMES = tuple(item.name for item in fields(Entry))
+
+
 class Ledger:
     """Appends entries to a file; reads them back by number, from 0."""
 
@@ -35,7 +38,7 @@ class Ledger:
         self._file = self._path.open("a", encoding="utf-8", buffering=1)
 
     def add(self, entry: Entry) -> None:
-        line = json.dumps(asdict(entry), separators=(",", ":")) + "\n"
+        line = json.dumps({name: getattr(entry, name) for name in _NAMES}) + "\n"
         with self._lock:
             self._file.write(line)
 

@@ -1,6 +1,7 @@
 """Resources that say what there is: versions, resources, limits, describes. Source: REST API Developer Guide."""
 
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 from local_org import describe
@@ -54,7 +55,12 @@ def unmodified(ctx: Context, modified_ms: int, *, strict: bool = False) -> bool:
 
 
 def http_date(ms: int) -> str:
-    return formatdate(ms // 1000, usegmt=True)
+    return _http_date(ms // 1000)
+
+
+@lru_cache(1024)
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 def _conditional(ctx: Context, build: Any) -> Answer:

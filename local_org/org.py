@@ -158,12 +158,23 @@ class Org:
         self.access = Access(self.store)
         self.rules = CustomRules(self)
 
+    @property
+    def has_chores(self) -> bool:
+        """Whether `upkeep` has something to do, or the next read has late commits to make visible: it may take a while."""
+        return self.usage.is_behind or self._bin_is_due or self.store.has_due
+
+    @property
+    def _bin_is_due(self) -> bool:
+        return abs(self.store.clock.now_ms() - self._kept_up_ms) >= UPKEEP_MS
+
     def upkeep(self) -> None:
-        """Once an hour of the org's clock: empty the recycle bin of what is too old, and forget old Bulk jobs."""
-        now = self.store.clock.now_ms()
-        if abs(now - self._kept_up_ms) < UPKEEP_MS:
+        """Keep the count of calls; once an hour of the org's clock empty the recycle bin of what is too old, and forget
+        old Bulk jobs."""
+        if self.usage.is_behind:
+            self.usage.keep()
+        if not self._bin_is_due:
             return
-        self._kept_up_ms = now
+        self._kept_up_ms = self.store.clock.now_ms()
         since = int(self.store.setting("bin_since_ms", 0))
         emptied = MAX_EMPTIED
         while emptied == MAX_EMPTIED:

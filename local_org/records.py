@@ -93,11 +93,11 @@ def compound_json(field: Field, parts: dict[Field, Any]) -> Record | None:
     """An address or a location as an object, None if every part is null."""
     if all(stored is None for stored in parts.values()):
         return None
-    values = {_part_key(field, part): to_json(part, stored) for part, stored in parts.items()}
+    values = {part_key(field, part): to_json(part, stored) for part, stored in parts.items()}
     return dict(sorted(values.items()))
 
 
-def _part_key(field: Field, part: Field) -> str:
+def part_key(field: Field, part: Field) -> str:
     """City for BillingCity of BillingAddress; latitude for Place__Latitude__s of Place__c."""
     if field.type == "location":
         return "latitude" if "latitude" in part.name.lower() else "longitude"

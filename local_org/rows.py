@@ -16,10 +16,10 @@ from local_org.errors import ApiError, deleted, not_found, unknown_field
 from local_org.ids import to_18
 from local_org.metadata import http_date, unmodified
 from local_org.query import query
-from local_org.records import compound_json
+from local_org.records import part_key
 from local_org.rules import find_by_key
 from local_org.schema import column_sql, quoted
-from local_org.values import from_json, is_converted, to_json
+from local_org.values import from_json, shower, to_json
 
 UPSERT_ANSWERS_200_SINCE = 46.0
 Record = dict[str, Any]
@@ -52,8 +52,8 @@ def chosen_fields(item: ObjectType, names: Sequence[str]) -> list[Field]:
 
 
 def fetch(ctx: Context, item: ObjectType, ids: Sequence[str], fields: Sequence[Field]) -> dict[str, Found]:
-    """The rows with these ids (18 characters), by id."""
-    reading = _reading(ctx.store.catalogue, ctx.catalogue, item.name, tuple(fields))
+    """The rows with these ids (18 characters), by id. The fields are the item's."""
+    reading = _reading(ctx.store.catalogue, ctx.catalogue, item.name, tuple([field.name for field in fields]))
     hidden = ctx.row_filter(item.name, "t")
     sql = f'{reading.sql} WHERE t."Id" IN ({", ".join("?" * len(ids))}){" AND " + hidden if hidden else ""}'
     with ctx.store.read() as conn:
@@ -62,13 +62,14 @@ def fetch(ctx: Context, item: ObjectType, ids: Sequence[str], fields: Sequence[F
     return {row[0]: Found(reading.record(item.name, base, row), row[1] or 0, bool(row[2])) for row in rows}
 
 
-Show = Callable[[Sequence[Any]], Any]
+Show = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """How rows of an object are read. `sql` selects id, stamp, deletion mark and columns; `steps` are the fields to
-    show: a name, and a column or (-1) what makes a value of the row; `blobs` names those that show a URL instead."""
+    show: a name, and a column with what makes a value of it, or (-1) what makes a value of the whole row; `blobs` names
+    those that show a URL instead."""
 
     sql: str
     steps: tuple[tuple[str, int, Show | None], ...]
@@ -79,17 +80,19 @@ class _Reading:
         url = base + row[0]
         record: Record = {"attributes": {"type": object_name, "url": url}}
         for name, index, show in self.steps:
-            record[name] = row[index] if show is None else show(row)
+            stored = row if index < 0 else row[index]
+            record[name] = stored if show is None else show(stored)
         for name in self.blobs:
             record[name] = None if record[name] is None else f"{url}/{name}"
         return record
 
 
 @lru_cache(512)
-def _reading(whole: Catalogue, seen: Catalogue, object_name: str, fields: tuple[Field, ...]) -> _Reading:
+def _reading(whole: Catalogue, seen: Catalogue, object_name: str, names: tuple[str, ...]) -> _Reading:
     item, visible_item = whole.object(object_name), seen.object(object_name)
     assert item is not None
     assert visible_item is not None
+    fields = [visible_item.fields[name.lower()] for name in names]
     parts = [visible_item.parts_of(f.name) if f.type in COMPOUND_TYPES else (f,) for f in fields]
     columns = list(dict.fromkeys(part for group in parts for part in group))
     selected = [f't."{name}"' if item.field(name) else "0" for name in ("Id", "SystemModstamp", "IsDeleted")]
@@ -102,10 +105,17 @@ def _reading(whole: Catalogue, seen: Catalogue, object_name: str, fields: tuple[
 
 def _step(field: Field, parts: Sequence[Field], index: Mapping[Field, int]) -> tuple[str, int, Show | None]:
     if field.type in COMPOUND_TYPES:
-        places = [(part, index[part]) for part in parts]
-        return field.name, -1, lambda row: compound_json(field, {part: row[at] for part, at in places})
-    at = index[field]
-    return (field.name, at, (lambda row: to_json(field, row[at])) if is_converted(field) else None)
+        places = sorted((part_key(field, part), index[part], part) for part in parts)
+        return field.name, -1, lambda row: _compound(row, places)
+    return field.name, index[field], shower(field)
+
+
+def _compound(row: Sequence[Any], places: Sequence[tuple[str, int, Field]]) -> Record | None:
+    """An address or a location as an object, None if every part is null."""
+    for _, at, _ in places:
+        if row[at] is not None:
+            return {key: to_json(part, row[at]) for key, at, part in places}
+    return None
 
 
 def get(ctx: Context, object_name: str, record_id: str) -> Answer:
@@ -133,20 +143,20 @@ def one(ctx: Context, item: ObjectType, id18: str) -> Answer:
     check_unmodified(ctx, found.stamp_ms)
     headers = {"Last-Modified": http_date(found.stamp_ms)} if found.stamp_ms else {}
     if item.name == "Account":
-        headers["ETag"] = etag(found)
-    if unmodified(ctx, found.stamp_ms) or _names(ctx, "if-none-match", found):
+        headers["ETag"] = etag(found.stamp_ms)
+    if unmodified(ctx, found.stamp_ms) or _names(ctx, "if-none-match", found.stamp_ms):
         return Answer(304, None, headers)
     return Answer(200, found.record, headers)
 
 
-def _names(ctx: Context, header: str, found: Found) -> bool:
+def _names(ctx: Context, header: str, stamp_ms: int) -> bool:
     """Whether an entity tag header names this state of the row; compressed answers have tags that end in -gzip."""
     tags = [tag.strip().removeprefix("W/").replace("-gzip", "") for tag in ctx.headers.get(header, "").split(",")]
-    return "*" in tags or etag(found) in tags
+    return "*" in tags or etag(stamp_ms) in tags
 
 
-def etag(found: Found) -> str:
-    return f'"{found.stamp_ms:x}"'
+def etag(stamp_ms: int) -> str:
+    return f'"{stamp_ms:x}"'
 
 
 def check_unmodified(ctx: Context, stamp_ms: int) -> None:
@@ -170,22 +180,21 @@ def _precondition_failed() -> ApiError:
 _CONDITIONS = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
 
 
-def holds_back(ctx: Context, item: ObjectType, id18: str) -> bool:
+def holds_back(ctx: Context, change: dml.Change, item: ObjectType, record_id: str) -> bool:
     """Whether the conditions of a write say that there is nothing to do (304). Entity tags are for Account only.
 
+    Asked inside the transaction of the write, so that nobody can change the row in between.
     Raises ApiError: 412 where they do not hold, 400 for an unreadable date.
     """
     if _CONDITIONS.isdisjoint(ctx.headers):
         return False
-    found = fetch(ctx, item, [id18], [item.fields["id"]]).get(id18)
-    if found is None:
-        return False
-    check_unmodified(ctx, found.stamp_ms)
+    stamp_ms = int(dml.living(change, item, record_id).get("SystemModstamp") or 0)
+    check_unmodified(ctx, stamp_ms)
     if item.name == "Account":
-        unmatched = "if-match" in ctx.headers and not _names(ctx, "if-match", found)
-        if unmatched or _names(ctx, "if-none-match", found):
+        unmatched = "if-match" in ctx.headers and not _names(ctx, "if-match", stamp_ms)
+        if unmatched or _names(ctx, "if-none-match", stamp_ms):
             raise _precondition_failed()
-    return unmodified(ctx, found.stamp_ms, strict=True)
+    return unmodified(ctx, stamp_ms, strict=True)
 
 
 # -- writing
@@ -218,9 +227,9 @@ def change_row(ctx: Context, object_name: str, record_id: str) -> Answer:
     item = ctx.object(object_name)
     body = _body(ctx, item)
     visible(ctx, item, record_id)
-    if holds_back(ctx, item, to_18(record_id) or record_id):
-        return Answer(304)
     with ctx.writing() as change:
+        if holds_back(ctx, change, item, record_id):
+            return Answer(304)
         dml.update(change, item, record_id, body)
     return Answer(204)
 
@@ -340,7 +349,7 @@ def upsert_by_key(ctx: Context, object_name: str, key_name: str, value: str) -> 
             return _choices(ctx, item, matches)
         if not matches and ctx.query.get("updateOnly", "").lower() == "true":
             raise not_found()
-        if matches and holds_back(ctx, item, matches[0]):
+        if matches and holds_back(ctx, change, item, matches[0]):
             return Answer(304)
         record_id, created = dml.upsert(change, item, key, value, body)
     answer = {"id": record_id, "success": True, "errors": [], "created": created}

@@ -38,9 +38,9 @@ class Store:
         self._writer.executescript(schema.SYSTEM_TABLES)
         self._load_catalogue()
         self._load_clock()
-        row = self._writer.execute("SELECT min(stamp_ms), min(commit_ms) FROM _late").fetchone()
-        self._oldest_open: int | None = row[0]
-        self._next_due: int | None = row[1]
+        self._oldest_open: int | None = None
+        self._next_due: int | None = None
+        self._remember_late(self._writer)
 
     def connect(self) -> sqlite3.Connection:
         """A new connection, in autocommit; the caller closes it."""
@@ -106,7 +106,11 @@ class Store:
         except BaseException:
             conn.execute("ROLLBACK")
             raise
-        conn.execute("COMMIT")
+        else:
+            conn.execute("COMMIT")
+        finally:
+            if self._late_moved:
+                self._remember_late(conn)
 
     # -- snapshots
 
@@ -243,14 +247,18 @@ class Store:
         conn: sqlite3.Connection,
         commit_ms: int,
         stamp_ms: int,
-        changes: Iterable[tuple[str, str, dict[str, Any]]],
+        changes: Iterable[tuple[str, str, dict[str, Any] | None]],
     ) -> None:
-        """Hold back new versions (object, id, all stored columns) until `commit_ms`."""
+        """Hold back new versions (table, id, all stored columns or None for a row that goes) until `commit_ms`, or for as
+        long as an older version of one of them is held back."""
+        versions = list(changes)
+        older = [self._commit_of(conn, record_id) or 0 for _, record_id, _ in versions]
+        commit_ms = max([commit_ms, *older])
         conn.executemany(
             "INSERT INTO _late (commit_ms, stamp_ms, object, id, changed) VALUES (?, ?, ?, ?, ?)",
-            [(commit_ms, stamp_ms, name, record_id, json.dumps(row)) for name, record_id, row in changes],
+            [(commit_ms, stamp_ms, name, record_id, json.dumps(row)) for name, record_id, row in versions],
         )
-        self._remember_late(conn)
+        self._late_moved = True
 
     def hold_back(
         self,
@@ -262,28 +270,53 @@ class Store:
     ) -> None:
         """Undo what was written since the savepoint "late" (the journal stood at `journal_since`), and let it become
         visible at `commit_ms`."""
-        rows = [(name, record_id, self._row(conn, name, record_id)) for name, record_id in dict.fromkeys(touched)]
-        rows += [("_journal", entry["id"], entry) for entry in _journal_after(conn, journal_since)]
+        rows: list[tuple[str, str, dict[str, Any] | None]] = []
+        for name, record_id in dict.fromkeys(touched):
+            found = _rows(conn, f'SELECT * FROM {schema.quoted(name)} WHERE "Id" = ?', record_id)
+            rows.append((name, record_id, found[0] if found else None))
+            logged = _rows(conn, "SELECT * FROM _deletions WHERE object = ? AND id = ?", name, record_id)
+            cleared = _rows(conn, "SELECT * FROM _cleared WHERE root = ?", record_id)
+            rows += [("_deletions", record_id, entry) for entry in logged]
+            rows += [("_cleared", record_id, entry) for entry in cleared]
+        new = _rows(conn, "SELECT * FROM _journal WHERE seq > ? ORDER BY seq", journal_since)
+        rows += [("_journal", entry["id"], entry | {"seq": None}) for entry in new]
         counters = conn.execute("SELECT prefix, next FROM _counters").fetchall()
         conn.execute("ROLLBACK TO late")
         conn.executemany("INSERT OR REPLACE INTO _counters VALUES (?, ?)", counters)
-        self.add_late(conn, commit_ms, stamp_ms, [(n, i, row) for n, i, row in rows if row is not None])
+        self.add_late(conn, commit_ms, stamp_ms, rows)
+
+    def commit_open(self, conn: sqlite3.Connection, record_id: str) -> None:
+        """End the open transaction that has written this record, if there is one, before somebody else writes it.
+
+        The platform lets the second writer wait for the first; here the first becomes visible at once. So no older
+        version can ever take the place of a newer one.
+        """
+        if self._next_due is None or (commit_ms := self._commit_of(conn, record_id)) is None:
+            return
+        self._apply_late(conn, commit_ms)
+
+    def _commit_of(self, conn: sqlite3.Connection, record_id: str) -> int | None:
+        """When a version of this record that is held back becomes visible; the latest of them."""
+        sql = "SELECT max(commit_ms) FROM _late WHERE id = ? AND object <> '_journal'"
+        found: int | None = conn.execute(sql, (record_id,)).fetchone()[0]
+        return found
 
     def last_journal(self, conn: sqlite3.Connection) -> int:
         """The number of the journal's newest entry."""
         return int(conn.execute("SELECT coalesce(max(seq), 0) FROM _journal").fetchone()[0])
 
-    def _row(self, conn: sqlite3.Connection, name: str, record_id: str) -> dict[str, Any] | None:
-        cursor = conn.execute(f'SELECT * FROM {schema.quoted(name)} WHERE "Id" = ?', (record_id,))
-        row = cursor.fetchone()
-        return None if row is None else {d[0]: value for d, value in zip(cursor.description, row, strict=True)}
-
     def _remember_late(self, conn: sqlite3.Connection) -> None:
         self._oldest_open, self._next_due = conn.execute("SELECT min(stamp_ms), min(commit_ms) FROM _late").fetchone()
+        self._late_moved = False
+
+    @property
+    def has_due(self) -> bool:
+        """Whether transactions wait to become visible whose time has come."""
+        return self._next_due is not None and self.clock.exact_ms() >= self._next_due
 
     def apply_due(self) -> None:
         """Let transactions become visible whose time has come."""
-        if self._next_due is None or self.clock.exact_ms() < self._next_due:
+        if not self.has_due:
             return
         with self._write_lock:
             if self._writer.in_transaction:
@@ -295,26 +328,28 @@ class Store:
         due = conn.execute(
             "SELECT object, id, changed FROM _late WHERE commit_ms <= ? ORDER BY seq", (now_ms,)
         ).fetchall()
-        for name, _record_id, changed in due:
-            row = json.loads(changed)
+        for name, record_id, changed in due:
+            row: dict[str, Any] | None = json.loads(changed)
+            if row is None:
+                conn.execute(f'DELETE FROM {schema.quoted(name)} WHERE "Id" = ?', (record_id,))
+                continue
             columns = ", ".join(schema.quoted(column) for column in row)
             marks = ", ".join("?" * len(row))
             conn.execute(
                 f"INSERT OR REPLACE INTO {schema.quoted(name)} ({columns}) VALUES ({marks})",
                 tuple(row.values()),
             )
-            if row.get("IsDeleted"):
-                logged = (name, row["Id"], row["SystemModstamp"], row["Id"])
-                conn.execute("INSERT OR REPLACE INTO _deletions VALUES (?, ?, ?, ?)", logged)
+            if row.get("IsDeleted") == 0:
+                conn.execute("DELETE FROM _deletions WHERE object = ? AND id = ?", (name, record_id))
         conn.execute("DELETE FROM _late WHERE commit_ms <= ?", (now_ms,))
-        self._remember_late(conn)
+        self._late_moved = True
 
 
-def _journal_after(conn: sqlite3.Connection, since: int) -> list[dict[str, Any]]:
-    """The journal's entries after number `since`, without their numbers."""
-    names = ("at_ms", "object", "id", "operation", "user_id", "changed")
-    sql = f"SELECT {', '.join(names)} FROM _journal WHERE seq > ? ORDER BY seq"
-    return [dict(zip(names, row, strict=True)) for row in conn.execute(sql, (since,))]
+def _rows(conn: sqlite3.Connection, sql: str, *values: Any) -> list[dict[str, Any]]:
+    """The rows of a query, each with its columns' names."""
+    cursor = conn.execute(sql, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def _lower(text: Any) -> Any:

@@ -106,21 +106,17 @@ def change(ctx: Context, record_id: str) -> Answer:
     id18 = path_id(item, record_id)
     visible(ctx, item, id18)
     since = ctx.headers.get("if-modified-since")
-    if since is not None:
-        check_unmodified(replace(ctx, headers={"if-unmodified-since": since}), _stamp(ctx, item, id18))
     key = _key(ctx)
     with ctx.writing() as change_:
         kept = _kept(ctx, change_, key)
         if kept is not None:
             return replace(kept, status=200)
+        if since is not None:
+            stamp_ms = int(dml.living(change_, item, id18).get("SystemModstamp") or 0)
+            check_unmodified(replace(ctx, headers={"if-unmodified-since": since}), stamp_ms)
         dml.update(change_, item, id18, ctx.json_object().get("fields") or {})
         _keep(ctx, change_, key, item, id18)
     return Answer(200, _record(ctx, item, id18))
-
-
-def _stamp(ctx: Context, item: ObjectType, id18: str) -> int:
-    found = fetch(ctx, item, [id18], [item.fields["id"]]).get(id18)
-    return found.stamp_ms if found else 0
 
 
 def remove(ctx: Context, record_id: str) -> Answer:

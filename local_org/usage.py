@@ -24,19 +24,22 @@ class Usage:
         with self._lock:
             self._hours[hour] = self._hours.get(hour, 0) + calls
             self._unkept += calls
-            keep = self._unkept >= KEEP_EVERY
-            if keep:
-                self._unkept = 0
-        if keep:
-            self.keep()
-        return self.used()
+            return self._sum(hour)
 
     def used(self) -> int:
         hour = self._store.clock.exact_ms() // HOUR_MS
         with self._lock:
-            for old in [item for item in self._hours if item <= hour - 24]:
-                del self._hours[old]
-            return sum(self._hours.values())
+            return self._sum(hour)
+
+    def _sum(self, hour: int) -> int:
+        for old in [item for item in self._hours if item <= hour - 24]:
+            del self._hours[old]
+        return sum(self._hours.values())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether enough was counted since the last `keep`."""
+        return self._unkept >= KEEP_EVERY
 
     def set(self, calls: int) -> None:
         """Pretend that this many calls were made in the last 24 hours."""
@@ -46,5 +49,6 @@ class Usage:
 
     def keep(self) -> None:
         with self._lock:
+            self._unkept = 0
             kept: dict[str, Any] = {str(hour): count for hour, count in self._hours.items()}
         self._store.keep_setting("usage", kept)

@@ -41,9 +41,12 @@ class Exact(str):
     __slots__ = ()
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def dumps(value: Any) -> bytes:
     """JSON as the org sends it: UTF-8, no spaces, decimals with all their digits."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _ENCODER.encode(value)
     if _EXACT in text:
         text = _EXACT_TEXT.sub(r"\1", text)
     return text.encode("utf-8", "surrogatepass")
@@ -90,9 +93,12 @@ _TO_JSON: dict[str, Callable[[Field, Any], Any]] = {
 }
 
 
-def is_converted(field: Field) -> bool:
-    """Whether the JSON value differs from the stored one."""
-    return field.type in _TO_JSON
+def shower(field: Field) -> Callable[[Any], Any] | None:
+    """What makes the JSON value of this field's stored values; None where they are the same."""
+    if field.type == "boolean":
+        return bool
+    render = _TO_JSON.get(field.type)
+    return None if render is None else lambda stored: None if stored is None else render(field, stored)
 
 
 def to_json(field: Field, stored: Any) -> Any:

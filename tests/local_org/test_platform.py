@@ -66,6 +66,46 @@ def test_a_late_commit_keeps_its_early_stamp(api: Api) -> None:
     assert api.read("Contact", later)["SystemModstamp"] > row["SystemModstamp"]
 
 
+def test_who_writes_what_an_open_transaction_has_written_ends_it_first(api: Api) -> None:
+    contact = api.create("Contact", LastName="Open")
+    api.org.control.late_commits(60)
+    assert api("PATCH", f"sobjects/Contact/{contact}", {"Title": "early"}).status_code == 204
+    api.org.control.advance_clock(5)
+    assert api("PATCH", f"sobjects/Contact/{contact}", {"Department": "later"}).status_code == 204
+    row = api.read("Contact", contact)
+    assert (row["Title"], row["Department"]) == ("early", "later")
+    api.org.control.advance_clock(61)
+    after = api.read("Contact", contact)
+    assert {name for name in after if after[name] != row[name]} == set()
+    done = [one["operation"] for one in api.org.control.journal() if one["id"] == contact]
+    assert done == ["insert", "update", "update"]
+
+
+def test_of_two_open_transactions_the_second_waits_for_the_first(api: Api) -> None:
+    contact = api.create("Contact", LastName="Open")
+    for seconds, title in ((300, "first"), (20, "second")):
+        api.org.control.late_commits(seconds)
+        assert api("PATCH", f"sobjects/Contact/{contact}", {"Title": title}).status_code == 204
+    api.org.control.advance_clock(100)
+    assert api.read("Contact", contact)["Title"] is None
+    api.org.control.advance_clock(201)
+    assert api.read("Contact", contact)["Title"] == "second"
+
+
+def test_what_goes_and_comes_back_late_takes_its_children_along(api: Api) -> None:
+    account = api.create("Account", Name="Late")
+    contact = api.create("Contact", LastName="Child", AccountId=account)
+    task = api.create("Task", Subject="of the contact", WhoId=contact)
+    api.org.control.late_commits(30)
+    assert api("DELETE", f"sobjects/Account/{account}").status_code == 204
+    assert api("GET", f"sobjects/Contact/{contact}").status_code == 200
+    api.org.control.advance_clock(31)
+    assert api.error("GET", f"sobjects/Contact/{contact}")[1] == "ENTITY_IS_DELETED"
+    api.org.control.undelete_rows("Account", ids=[account])
+    assert api.read("Contact", contact)["AccountId"] == account
+    assert api.read("Task", task)["WhoId"] == contact
+
+
 def test_a_validation_rule_refuses_with_its_own_words(api: Api) -> None:
     rule = {"object": "Lead", "condition": "AnnualRevenue < 0", "message": "No debts", "field": "AnnualRevenue"}
     api.org.control.set_rules(validation=[rule])
