@@ -1,7 +1,7 @@
 """What the org knows about its objects and fields: the source of describe, of tables and of every check."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -152,7 +152,7 @@ _DEFAULTS = {item.name: item.default for item in fields(Field)}
 
 
 def _field_data(item: Field) -> dict[str, Any]:
-    return {key: value for key, value in asdict(item).items() if value != _DEFAULTS[key]}
+    return {key: value for key, usual in _DEFAULTS.items() if (value := getattr(item, key)) != usual}
 
 
 def field_from_data(data: dict[str, Any]) -> Field:
