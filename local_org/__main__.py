@@ -16,7 +16,7 @@ import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from local_org import define, exchange, seed, tls
+from local_org import define, exchange, made, seed, tls
 from local_org.org import DEFAULT_PASSWORD, Org
 from local_org.proxy import HOSTS as PROXIED_HOSTS
 from local_org.proxy import Proxy
@@ -143,7 +143,7 @@ def _proxy(org_listener: socket.socket, host: str, port: int) -> ProxyPort:
 
 def prepare(org: Org, import_folder: Path | None, seed_text: str | None, definition: Path | None = None) -> None:
     """Fill a new org; an old one keeps what it has, and gets what is missing up to the seed's counts."""
-    seed.seed_basics(org, users=0 if import_folder and (import_folder / "User.csv").exists() else seed.USERS)
+    seed.seed_basics(org, users=0 if import_folder and (import_folder / "User.csv").exists() else made.USERS)
     if definition is not None:
         define.apply_file(org, definition)
     with progress() as tell:
@@ -161,9 +161,9 @@ def progress() -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
-        def tell(name: str, done: int) -> None:
+        def tell(name: str, done: int, total: int | None = None) -> None:
             if name not in tasks:
-                tasks[name] = bars.add_task(f"records of {name}", total=None)
+                tasks[name] = bars.add_task(f"records of {name}", total=total)
             bars.update(tasks[name], completed=done)
 
         yield tell

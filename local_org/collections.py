@@ -188,6 +188,9 @@ def upsert(ctx: Context, object_name: str, key_name: str) -> list[Outcome] | Ans
     seen: set[str] = set()
 
     def work(record: dict[str, Any]) -> Work:
+        named = type_name(record)
+        if named and named.lower() != item.name.lower():
+            return lambda _change: failure(_other_type(named, item), None)
         value = next((v for name, v in record.items() if name.lower() == key.name.lower()), None)
         values = {name: v for name, v in record.items() if name.lower() != key.name.lower()}
         twice = value is not None and str(value).lower() in seen
@@ -195,6 +198,11 @@ def upsert(ctx: Context, object_name: str, key_name: str) -> list[Outcome] | Ans
         return lambda change: _upsert_one(change, item, key.name, value, values, twice)
 
     return _carry_out(ctx, [work(record) for record in records], all_or_none=all_or_none)
+
+
+def _other_type(named: str, item: ObjectType) -> ApiError:
+    text = f"SObject type in attributes, {named}, does not match the type in the URL, {item.name}"
+    return ApiError(400, "INVALID_TYPE", text, [])
 
 
 def _upsert_one(
@@ -205,7 +213,10 @@ def _upsert_one(
         raise ApiError(400, "MISSING_ARGUMENT", f"{key.name} not specified", [])
     if twice:
         raise ApiError(400, "DUPLICATE_VALUE", f"Duplicate external id specified: {value}", [key.name])
-    record_id, created = dml.upsert(change, item, key, value, values)
+    try:
+        record_id, created = dml.upsert(change, item, key, value, values)
+    except ApiError as error:
+        raise as_row_error(error) from None
     return success(record_id, created)
 
 
@@ -216,18 +227,23 @@ def delete(ctx: Context) -> list[Outcome] | Answer:
         raise ApiError(400, "MISSING_ARGUMENT", "The ids parameter is required")
     check_size(len(ids))
 
+    seen: set[str] = set()
+
     def work(record_id: str) -> Work:
-        return lambda change: _delete_one(ctx, change, record_id)
+        twice = _seen_before(seen, record_id)
+        return lambda change: _delete_one(ctx, change, record_id, twice)
 
     all_or_none = ctx.query.get("allOrNone", "").lower() == "true"
     return _carry_out(ctx, [work(record_id) for record_id in ids], all_or_none=all_or_none)
 
 
-def _delete_one(ctx: Context, change: Change, record_id: str) -> Outcome:
+def _delete_one(ctx: Context, change: Change, record_id: str, twice: bool) -> Outcome:
     id18 = to_18(record_id)
     item = ctx.catalogue.of_id(id18) if id18 else None
     if id18 is None or item is None:
         return failure(ApiError(400, "MALFORMED_ID", f"malformed id {record_id}", []), None)
+    if twice:
+        raise ApiError(400, "DUPLICATE_VALUE", f"duplicate id in list: {record_id}", [])
     try:
         with dml.savepoint(change):
             visible(ctx, item, id18)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from local_org import bulk1, bulk1_forms, metadata
 from local_org.bulk_results import FileSlices
 from local_org.context import Answer, Context, Reply, Result
-from local_org.errors import ApiError, not_found, session_expired
+from local_org.errors import ApiError, WrongKindError, not_found, session_expired
 from local_org.locks import LockedError
 from local_org.metadata import check_version
 from local_org.routes import data_router
@@ -68,6 +68,8 @@ def answer(org: "Org", call: Call) -> tuple[Reply, str | None]:
         _add_headers(reply, headers)
         return reply, session.user_id
     except Exception as error:
+        if isinstance(error, WrongKindError):
+            error.placed(call.body.decode("utf-8", "replace"))
         return error_answer(org, error), session.user_id if session else None
 
 

@@ -1,5 +1,6 @@
 """Errors in the vendor's shapes. Source: REST API Developer Guide, "Status Codes and Error Responses"."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,11 +47,21 @@ class WrongKindError(ApiError):
     """A value of the wrong kind for its field: REST says what it could not read, Bulk what the field wants."""
 
     def __init__(self, kind: str, token: str, value: Any, label: str, field: str) -> None:
-        text = f"Cannot deserialize instance of {kind} from {token} value {value} or request may be missing a "
+        shown = str(value).lower() if isinstance(value, bool) else value
+        text = f"Cannot deserialize instance of {kind} from {token} value {shown} or request may be missing a "
         super().__init__(400, "JSON_PARSER_ERROR", text + "required field at [line:1, column:1]")
         self.value = value
         self.label = label
         self.field = field
+
+    def placed(self, text: str) -> "WrongKindError":
+        """The same error with the place of the field in the JSON that was sent."""
+        found = re.search(rf'"{re.escape(self.field)}"\s*:', text, re.IGNORECASE)
+        if found is not None:
+            at = found.start()
+            line, column = text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1)
+            self.message = self.message.replace("[line:1, column:1]", f"[line:{line}, column:{column}]")
+        return self
 
     def in_row(self) -> ApiError:
         """The error of a row of a Bulk job."""

@@ -141,10 +141,11 @@ def one(ctx: Context, item: ObjectType, id18: str) -> Answer:
     if found.deleted:
         raise deleted()
     check_unmodified(ctx, found.stamp_ms)
+    _check_tag(ctx, item, found.stamp_ms)
     headers = {"Last-Modified": http_date(found.stamp_ms)} if found.stamp_ms else {}
     if item.name == "Account":
         headers["ETag"] = etag(found.stamp_ms)
-    if unmodified(ctx, found.stamp_ms) or _names(ctx, "if-none-match", found.stamp_ms):
+    if unmodified(ctx, found.stamp_ms) or (item.name == "Account" and _names(ctx, "if-none-match", found.stamp_ms)):
         return Answer(304, None, headers)
     return Answer(200, found.record, headers)
 
@@ -177,6 +178,12 @@ def _precondition_failed() -> ApiError:
     return ApiError(412, "PRECONDITION_FAILED", text)
 
 
+def _check_tag(ctx: Context, item: ObjectType, stamp_ms: int) -> None:
+    """Raises ApiError 412 if If-Match names another state of an account."""
+    if item.name == "Account" and "if-match" in ctx.headers and not _names(ctx, "if-match", stamp_ms):
+        raise _precondition_failed()
+
+
 _CONDITIONS = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
 
 
@@ -190,10 +197,9 @@ def holds_back(ctx: Context, change: dml.Change, item: ObjectType, record_id: st
         return False
     stamp_ms = int(dml.living(change, item, record_id).get("SystemModstamp") or 0)
     check_unmodified(ctx, stamp_ms)
-    if item.name == "Account":
-        unmatched = "if-match" in ctx.headers and not _names(ctx, "if-match", stamp_ms)
-        if unmatched or _names(ctx, "if-none-match", stamp_ms):
-            raise _precondition_failed()
+    _check_tag(ctx, item, stamp_ms)
+    if item.name == "Account" and _names(ctx, "if-none-match", stamp_ms):
+        raise _precondition_failed()
     return unmodified(ctx, stamp_ms, strict=True)
 
 

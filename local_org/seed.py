@@ -3,53 +3,36 @@
 Stamps lie in the past and many records share one, as after a mass update.
 """
 
+import json
+import marshal
+import os
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from local_org.catalogue import ObjectType
-from local_org.derive import derive
 from local_org.dml import default_of
 from local_org.ids import numbered
+from local_org.made import BLOCK, FIRST, LAST, MAKERS, START_MS, USERS, Block, Row, block, blocks, completed, user_id
 from local_org.objects.sales import FORECASTS, LEAD_STATUSES, STAGES
 from local_org.org import DEFAULT_USERNAME, Org
-from local_org.schema import create_indexes, quoted
+from local_org.schema import quoted
 
-Row = dict[str, Any]
-Progress = Callable[[str, int], None]
+Progress = Callable[[str, int, int], None]  # object, records so far, records in the end
 
-BLOCK = 5_000
-START_MS = 1_640_995_200_000  # 2022-01-01T00:00:00Z: the first record's creation
-SPAN_SECONDS = 60_000_000  # creation is spread over about 1.9 years, changes over as much again
-TIE_SECONDS = 900  # changes share stamps
-USERS = 10
+LARGE = 4 * BLOCK
+BLOCKS_A_COMMIT = 20
+BLOCKS_AHEAD = 4
 DEFAULT_COUNTS = {"Account": 500, "Contact": 4_000, "Opportunity": 1_200, "Lead": 500}
 ORDER = ("Account", "Contact", "Opportunity", "Lead")  # parents first
-
-FIRST = ("Ada", "Björn", "Chloé", "Dmitri", "Esperanza", "Femi", "Grace", "Hana", "Ivo", "Jürgen", "Keiko", "Łukasz")
-LAST = ("Abel", "Ben-Ari", "Castro", "O'Neill", "Müller", "Novák", "Okafor", "Øster", "Pérez", "Quist", "Sato", "Žižek")
-CITIES = (
-    ("Berlin", "Germany"),
-    ("Lyon", "France"),
-    ("Osaka", "Japan"),
-    ("Oslo", "Norway"),
-    ("Austin", "United States"),
-)
-WORDS = ("Alpine", "Borealis", "Cobalt", "Delta", "Ember", "Fjord", "Granite", "Harbor", "Iris", "Juniper")
-KINDS = ("Systems", "Foods", "Logistics", "Labs", "Energy", "Media", "Tools")
-TITLES = ("Buyer", "CFO", "Engineer", "Head of Sales", "Owner", 'Director, "Special" Projects', None)
-INDUSTRIES = ("Banking", "Biotechnology", "Energy", "Media", "Retail", "Technology", None)
-SOURCES = ("Web", "Phone Inquiry", "Partner Referral", "Purchased List", "Other", None)
-NOTES = (None, None, "First line\nsecond line", 'Said: "maybe, next year"', "Ünïcödé 😀 and a comma, here", "#N/A")
-
-
-def mix(number: int, salt: int) -> int:
-    """A number below 2**32 that looks random and is always the same."""
-    value = (number * 0x9E3779B1 + salt * 0x85EBCA77) & 0xFFFFFFFF
-    value ^= value >> 15
-    value = value * 0x2C1B3C6D & 0xFFFFFFFF
-    return value ^ value >> 13
+_ROOT = Path(__file__).parents[1]
 
 
 def parse_counts(text: str) -> dict[str, int]:
@@ -64,11 +47,6 @@ def parse_counts(text: str) -> dict[str, int]:
             raise ValueError(f"{part!r} is not OBJECT=COUNT")
         counts[name.strip()] = int(count)
     return counts
-
-
-def user_id(number: int) -> str:
-    """The number-th user: 0 is the administrator."""
-    return numbered("005", number)
 
 
 def seed_basics(org: Org, *, users: int = USERS) -> None:
@@ -111,8 +89,9 @@ def _lead_status(number: int, label: str) -> Row:
     return _dated(values | {"IsDefault": int(number == 0), "IsConverted": int(label == "Closed - Converted")})
 
 
-def seed(org: Org, counts: dict[str, int], progress: Progress = lambda _name, _done: None) -> None:
+def seed(org: Org, counts: dict[str, int], progress: Progress = lambda _name, _done, _of: None) -> None:
     """Bring each object up to its count; records that are there stay. Raises ValueError for an object without a maker."""
+    create_missing_indexes(org)
     unknown = sorted(set(counts) - set(ORDER))
     if unknown:
         raise ValueError(f"cannot make {', '.join(unknown)}: choose from {', '.join(ORDER)}")
@@ -121,8 +100,7 @@ def seed(org: Org, counts: dict[str, int], progress: Progress = lambda _name, _d
         have = _counter(org, name)
         if wanted > have:
             accounts = max(counts.get("Account", 0), _counter(org, "Account"))
-            rows = (MAKERS[name](number, accounts) for number in range(have, wanted))
-            _write(org, name, rows, progress, wanted)
+            _load(org, name, have, wanted, accounts, progress)
 
 
 def create(org: Org, name: str, count: int) -> list[str]:
@@ -134,40 +112,124 @@ def create(org: Org, name: str, count: int) -> list[str]:
     stamps = dict.fromkeys(("CreatedDate", "LastModifiedDate", "SystemModstamp"), now)
     rows = (MAKERS[name](number, accounts) | stamps for number in range(first, first + count))
     _write(org, name, rows)
-    item = org.store.catalogue.object(name)
-    assert item is not None
+    item = _item(org, name)
     return [numbered(item.key_prefix, number) for number in range(first, first + count)]
 
 
 def _counter(org: Org, name: str) -> int:
-    item = org.store.catalogue.object(name)
-    assert item is not None
+    item = _item(org, name)
     with org.store.read() as conn:
         row = conn.execute("SELECT next FROM _counters WHERE prefix = ?", (item.key_prefix,)).fetchone()
     return int(row[0]) - 1 if row else 0
 
 
-def _write(
-    org: Org, name: str, rows: Iterator[Row], progress: Progress = lambda _n, _d: None, total: int | None = None
-) -> None:
-    """Insert rows in blocks; a large load gets its indexes afterwards."""
+def _write(org: Org, name: str, rows: Iterator[Row]) -> None:
+    """Insert a few rows in one transaction."""
+    item = _item(org, name)
+    base = _base(item)
+    with org.store.write() as conn:
+        done = 0
+        while block := list(islice(rows, BLOCK)):
+            whole = [completed(item.name, base, row) for row in block]
+            _insert(conn, item, (tuple(whole[0]), [tuple(row.values()) for row in whole]))
+            done += len(block)
+        org.store.reserve(conn, item.key_prefix, done)
+
+
+def _load(org: Org, name: str, have: int, wanted: int, accounts: int, progress: Progress) -> None:
+    """Make the records that are missing and insert them, some blocks a transaction; a load that is cut goes on where it
+    was. A large one gets its indexes afterwards."""
+    item = _item(org, name)
+    large = wanted - have > LARGE
+    if large:
+        _drop_indexes(org, item)
+    made = _made_aside if large else _made_here
+    blocks = made(name, _base(item), have, wanted, accounts)
+    done = have
+    while some := list(islice(blocks, BLOCKS_A_COMMIT)):
+        with org.store.write() as conn:
+            for block in some:
+                _insert(conn, item, block)
+                done += len(block[1])
+                progress(name, done, wanted)
+            org.store.reserve(conn, item.key_prefix, sum(len(block[1]) for block in some))
+    create_missing_indexes(org)
+
+
+def _made_here(name: str, base: Row, have: int, wanted: int, accounts: int) -> Iterator[Block]:
+    return (block(name, base, numbers, accounts) for numbers in blocks(have, wanted))
+
+
+def _made_aside(name: str, base: Row, have: int, wanted: int, accounts: int) -> Iterator[Block]:
+    """The same blocks in the same order from processes beside this one, which end with it: their pipe breaks."""
+    workers = max(1, (os.cpu_count() or 1) - 1)
+    with ExitStack() as cleanup:
+        processes = [
+            cleanup.enter_context(_Maker([name, base, have, wanted, accounts, worker, workers]))
+            for worker in range(workers)
+        ]
+        for number in range(len(blocks(have, wanted))):
+            yield processes[number % workers].next()
+
+
+class _Maker:
+    """A process that makes blocks of records, some of them ahead of their use."""
+
+    def __init__(self, order: list[Any]) -> None:
+        self._order = order
+        self._ready: Queue[Block | Exception] = Queue(BLOCKS_AHEAD)
+
+    def __enter__(self) -> "_Maker":
+        command = [sys.executable, "-m", "local_org.made"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_ROOT)
+        assert self._process.stdin is not None
+        marshal.dump(self._order, self._process.stdin)
+        self._process.stdin.close()
+        threading.Thread(target=self._read, name="seed", daemon=True).start()
+        return self
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        try:
+            while True:
+                self._ready.put(marshal.load(self._process.stdout))  # noqa: S302 - from our own process
+        except (EOFError, ValueError, TypeError, OSError) as error:
+            self._ready.put(error)
+
+    def next(self) -> Block:
+        """Raises RuntimeError if the process ended too early."""
+        found = self._ready.get()
+        if isinstance(found, Exception):
+            raise RuntimeError("the making of records was cut short") from found
+        return found
+
+    def __exit__(self, *_exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _item(org: Org, name: str) -> ObjectType:
     item = org.store.catalogue.object(name)
     assert item is not None
-    indexes = total is not None and total > 4 * BLOCK
-    base = _base(item)
-    done = 0
+    return item
+
+
+def _drop_indexes(org: Org, item: ObjectType) -> None:
+    """A table without indexes takes rows faster. That they are missing is noted with the data."""
     with org.store.write() as conn:
-        if indexes:
-            for index in _index_names(conn, name):
-                conn.execute(f"DROP INDEX {quoted(index)}")
-        while block := list(islice(rows, BLOCK)):
-            _insert(conn, item, [_complete(item, base, row) for row in block])
-            done += len(block)
-            progress(name, done)
-        org.store.reserve(conn, item.key_prefix, done)
-        if indexes:
-            for sql in create_indexes(item):
-                conn.execute(sql)
+        for index in _index_names(conn, item.name):
+            conn.execute(f"DROP INDEX {quoted(index)}")
+        conn.execute("INSERT OR REPLACE INTO _settings VALUES ('unindexed', ?)", (json.dumps(item.name),))
+
+
+def create_missing_indexes(org: Org) -> None:
+    """Give a table its indexes back, also when the load before was cut."""
+    name = org.store.setting("unindexed")
+    if name is None:
+        return
+    with org.store.write() as conn:
+        org.store.create_indexes(conn, _item(org, name))
+        conn.execute("DELETE FROM _settings WHERE name = 'unindexed'")
 
 
 def _index_names(conn: Any, name: str) -> list[str]:
@@ -184,29 +246,11 @@ def _base(item: ObjectType) -> Row:
     return {name: value for name, value in (defaults | people).items() if value is not None and name in defaults}
 
 
-def _complete(item: ObjectType, base: Row, row: Row) -> Row:
-    whole = base | row
-    derive(item.name, whole, None, frozenset(row), whole.get("SystemModstamp") or START_MS)
-    return whole
-
-
-def _insert(conn: sqlite3.Connection, item: ObjectType, rows: list[Row]) -> None:
-    """Insert rows that all have the same columns."""
-    columns = ", ".join(quoted(column) for column in rows[0])
-    marks = ", ".join("?" * len(rows[0]))
-    values = [tuple(row.values()) for row in rows]
+def _insert(conn: sqlite3.Connection, item: ObjectType, rows: Block) -> None:
+    names, values = rows
+    columns = ", ".join(quoted(column) for column in names)
+    marks = ", ".join("?" * len(names))
     conn.executemany(f"INSERT INTO {quoted(item.name)} ({columns}) VALUES ({marks})", values)
-
-
-def _stamps(number: int, salt: int) -> Row:
-    created = START_MS + mix(number, salt) % SPAN_SECONDS * 1000
-    changed = created + mix(number, salt + 1) % SPAN_SECONDS // TIE_SECONDS * TIE_SECONDS * 1000
-    changed = max(created, changed // (TIE_SECONDS * 1000) * TIE_SECONDS * 1000)
-    return {"CreatedDate": created, "LastModifiedDate": changed, "SystemModstamp": changed}
-
-
-def _pick(options: tuple[Any, ...], number: int, salt: int) -> Any:
-    return options[mix(number, salt) % len(options)]
 
 
 def _user(number: int) -> Row:
@@ -228,85 +272,3 @@ def _user(number: int) -> Row:
         "LanguageLocaleKey": "en_US",
         **stamps,
     }
-
-
-def _account(number: int, _accounts: int) -> Row:
-    city, country = _pick(CITIES, number, 1)
-    return {
-        "Id": numbered("001", number),
-        "Name": f"{_pick(WORDS, number, 2)} {_pick(KINDS, number, 3)} {number}",
-        "Industry": _pick(INDUSTRIES, number, 4),
-        "Type": "Prospect" if number % 3 else None,
-        "Phone": f"+49 30 {mix(number, 5) % 10_000_000:07d}",
-        "Website": f"https://account{number}.example",
-        "AnnualRevenue": mix(number, 6) * 97 if number % 4 else None,
-        "NumberOfEmployees": mix(number, 7) % 20_000,
-        "BillingStreet": f"{number % 200 + 1} Main Street\nFloor {number % 9}",
-        "BillingCity": city,
-        "BillingCountry": country,
-        "Description": _pick(NOTES, number, 8),
-        "OwnerId": user_id(number % USERS),
-        **_stamps(number, 10),
-    }
-
-
-def _contact(number: int, accounts: int) -> Row:
-    city, country = _pick(CITIES, number, 21)
-    return {
-        "Id": numbered("003", number),
-        "FirstName": _pick(FIRST, number, 22),
-        "LastName": f"{_pick(LAST, number, 23)} {number}",
-        "Email": f"contact{number}@example.com" if number % 5 else None,
-        "Phone": f"+33 1 {mix(number, 24) % 100_000_000:08d}",
-        "Title": _pick(TITLES, number, 25),
-        "Department": "Sales" if number % 2 else None,
-        "LeadSource": _pick(SOURCES, number, 26),
-        "Birthdate": f"{1950 + mix(number, 27) % 50}-{mix(number, 28) % 12 + 1:02}-{mix(number, 29) % 28 + 1:02}",
-        "AccountId": numbered("001", mix(number, 30) % accounts) if accounts and number % 20 else None,
-        "MailingStreet": f"{number % 99 + 1} Rue de l’Église",
-        "MailingCity": city,
-        "MailingCountry": country,
-        "MailingPostalCode": f"{mix(number, 31) % 100_000:05d}",
-        "Description": _pick(NOTES, number, 32),
-        "DoNotCall": number % 2,
-        "OwnerId": user_id(number % USERS),
-        **_stamps(number, 40),
-    }
-
-
-def _opportunity(number: int, accounts: int) -> Row:
-    stages = tuple(STAGES)
-    return {
-        "Id": numbered("006", number),
-        "Name": f"{_pick(WORDS, number, 51)} deal {number}",
-        "AccountId": numbered("001", mix(number, 52) % accounts) if accounts and number % 15 else None,
-        "StageName": _pick(stages, number, 53),
-        "Amount": mix(number, 54) % 100_000_000 if number % 7 else None,
-        "CloseDate": f"{2023 + mix(number, 55) % 4}-{mix(number, 56) % 12 + 1:02}-{mix(number, 57) % 28 + 1:02}",
-        "LeadSource": _pick(SOURCES, number, 58),
-        "NextStep": _pick(NOTES, number, 59),
-        "OwnerId": user_id(number % USERS),
-        **_stamps(number, 60),
-    }
-
-
-def _lead(number: int, _accounts: int) -> Row:
-    return {
-        "Id": numbered("00Q", number),
-        "FirstName": _pick(FIRST, number, 71),
-        "LastName": f"{_pick(LAST, number, 72)} {number}",
-        "Company": f"{_pick(WORDS, number, 73)} {_pick(KINDS, number, 74)}",
-        "Email": f"lead{number}@example.com",
-        "Status": "Open - Not Contacted",
-        "LeadSource": _pick(SOURCES, number, 75),
-        "OwnerId": user_id(number % USERS),
-        **_stamps(number, 80),
-    }
-
-
-MAKERS: dict[str, Callable[[int, int], Row]] = {
-    "Account": _account,
-    "Contact": _contact,
-    "Opportunity": _opportunity,
-    "Lead": _lead,
-}

@@ -117,16 +117,15 @@ def from_json(field: Field, value: Any) -> Stored:
     """
     if value is None or value == "":
         return 0 if field.type == "boolean" else None
-    if isinstance(value, dict | list):
-        raise _wrong_kind(field, "START_OBJECT" if isinstance(value, dict) else "START_ARRAY", value)
+    if isinstance(value, dict):
+        raise _wrong_kind(field, "START_OBJECT", "{")
+    if isinstance(value, list):
+        raise _wrong_kind(field, "START_ARRAY", "[")
     return _FROM_JSON.get(field.type, _text_value)(field, value)
 
 
 def _wrong_kind(field: Field, token: str, value: Any) -> ApiError:
-    kind = {"boolean": "boolean", "int": "int", "long": "long"}.get(field.type, field.type)
-    if field.type in NUMBERS:
-        kind = "double"
-    return WrongKindError(kind, token, value, field.label, field.name)
+    return WrongKindError(field.type, token, value, field.label, field.name)
 
 
 def _token(value: Any) -> str:

@@ -69,3 +69,15 @@ def test_more_than_two_hundred_records_are_refused(api: Api) -> None:
 def test_types_may_change_nine_times_in_a_call(api: Api) -> None:
     mixed = [{"attributes": {"type": name}, "LastName": "x", "Company": "c"} for name in ["Lead", "Contact"] * 6]
     assert api.error("POST", "composite/sobjects", {"records": mixed})[1] == "EXCEEDED_ID_LIMIT"
+
+
+def test_a_record_twice_or_of_another_type_fails_alone(api: Api) -> None:
+    contact = api.create("Contact", LastName="C")
+    gone = api("DELETE", f"composite/sobjects?ids={contact},{contact[:15]}").json()
+    assert (gone[0]["success"], gone[1]["errors"][0]["statusCode"]) == (True, "DUPLICATE_VALUE")
+    body = {"records": [{"attributes": {"type": "Lead"}, "External_Key__c": "t-1", "LastName": "x"}]}
+    (outcome,) = api("PATCH", "composite/sobjects/Contact/External_Key__c", body).json()
+    assert outcome["errors"][0]["statusCode"] == "INVALID_TYPE"
+    body = {"records": [{"attributes": {"type": "Contact"}, "Id": "003000000000000AAA", "Title": "x"}]}
+    (outcome,) = api("PATCH", "composite/sobjects/Contact/Id", body).json()
+    assert outcome["errors"][0]["statusCode"] == "INVALID_CROSS_REFERENCE_KEY"

@@ -1,5 +1,6 @@
 """Records one by one: shapes, statuses and the rules of the platform."""
 
+import json
 from typing import Any
 
 import pytest
@@ -65,8 +66,8 @@ def test_empty_text_is_null_and_null_clears(api: Api) -> None:
         ("Contact", {"LastName": "x", "Id": "003000000000000"}, "INVALID_FIELD",
          "The Id field should not be specified in the sobject data."),
         ("Opportunity", OPPORTUNITY | {"Amount": "abc"}, "JSON_PARSER_ERROR",
-         "Cannot deserialize instance of double from VALUE_STRING value abc or request may be missing a required "
-         "field at [line:1, column:1]"),
+         "Cannot deserialize instance of currency from VALUE_STRING value abc or request may be missing a required "
+         f"field at [line:1, column:{len(json.dumps(OPPORTUNITY)) + 1}]"),
     ],
 )  # fmt: skip
 def test_a_row_that_breaks_a_rule_is_refused(

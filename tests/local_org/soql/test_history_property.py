@@ -1,19 +1,41 @@
-"""Whatever was written through any API reads back the same through every API that reads."""
+"""Whatever was written through any API reads back the same through every API that reads.
+
+`SFSYNC_TEST_HISTORIES=300` plays so many histories (`make test-full`) instead of a few.
+"""
 
 import csv
 import io
 import json
+import os
+import re
+import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from local_org import bulk1, bulk_ingest, bulk_query, collections, query, replication, rows
+from local_org import (
+    bulk1,
+    bulk_ingest,
+    bulk_query,
+    collections,
+    composite,
+    data_api,
+    query,
+    replication,
+    rows,
+    soap,
+    tree,
+    ui_records,
+)
 from local_org.clock import Clock
 from local_org.context import Context
 from local_org.ids import numbered
@@ -36,29 +58,34 @@ values = st.fixed_dictionaries(
     },
 )
 named = st.builds(lambda name, more: {"Name": name, **more}, words, values)
+KEYED = ("rest", "collections", "bulk2", "composite", "batch", "graph", "soap")
+MOST = (*KEYED, "bulk1", "ui")
+nothing: st.SearchStrategy[dict[str, Any]] = st.just({})
 steps = st.one_of(
-    st.tuples(st.sampled_from(["rest", "collections", "bulk2", "bulk1"]), st.just("create"), named),
-    st.tuples(st.sampled_from(["rest", "collections", "bulk2", "bulk1"]), st.just("update"), values),
-    st.tuples(st.sampled_from(["rest", "collections", "bulk2"]), st.just("upsert"), named),
-    st.tuples(st.sampled_from(["rest", "collections", "bulk2", "bulk1"]), st.just("delete"), st.just({})),
+    st.tuples(st.sampled_from((*MOST, "tree")), st.just("create"), named),
+    st.tuples(st.sampled_from(MOST), st.just("update"), values),
+    st.tuples(st.sampled_from(KEYED), st.just("upsert"), named),
+    st.tuples(st.sampled_from(MOST), st.just("delete"), nothing),
+    st.tuples(st.just("soap"), st.just("undelete"), nothing),
 )
 
 
 @dataclass
 class Scene:
-    """The org, and what it should hold: id -> values (None: deleted)."""
+    """The org, and what it should hold: the living and the deleted records by id."""
 
     org: Org
     living: dict[str, dict[str, Any]] = field(default_factory=dict)
-    gone: list[str] = field(default_factory=list)
+    gone: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def context(self, method: str = "GET", body: Any = None, **more: Any) -> Context:
         headers = {"content-type": "application/json"} | more.pop("headers", {})
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         catalogue = self.org.access.catalogue(USER)
         return Context(
-            self.org, self.org.store, catalogue, "68.0", USER, method, "", more.pop("query", {}), headers, data
-        )
+            self.org, self.org.store, catalogue, "68.0", USER, method, "", more.pop("query", {}), headers, data,
+            dispatch=data_api.dispatch,
+        )  # fmt: skip
 
     def finished(self, read: Any) -> dict[str, Any]:
         deadline = time.monotonic() + 30
@@ -67,16 +94,17 @@ class Scene:
             threading.Event().wait(0.002)
         return job
 
-    # -- the four ways to write
+    # -- the ways to write
 
     def write(self, way: str, verb: str, record: dict[str, Any]) -> None:
-        target = min(self.living, default=None)
-        if verb in ("update", "delete") and target is None:
+        target = min(self.gone if verb == "undelete" else self.living, default=None)
+        if verb in ("update", "delete", "undelete") and target is None:
             return
         done = getattr(self, f"_{way}")(verb, target, record)
         if verb == "delete":
-            self.gone.append(str(target))
-            del self.living[str(target)]
+            self.gone[str(target)] = self.living.pop(str(target))
+        elif verb == "undelete":
+            self.living[str(target)] = self.gone.pop(str(target))
         elif verb == "update":
             self.living[str(target)] |= record
         elif verb == "upsert" and done in self.living:
@@ -141,6 +169,70 @@ class Scene:
         assert done["numberRecordsFailed"] == 0, bulk1.handle(self.context(), f"{path}/result").body
         return self._outcome(batch["id"])
 
+    def _composite(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        call = self._call(verb, target, record) | {"referenceId": "r"}
+        body = {"allOrNone": True, "compositeRequest": [call]}
+        (done,) = composite.composite(self.context("POST", body))["compositeResponse"]
+        return self._id_of(done["httpStatusCode"], done["body"], target)
+
+    def _graph(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        call = self._call(verb, target, record) | {"referenceId": "r"}
+        body = {"graphs": [{"graphId": "g", "compositeRequest": [call]}]}
+        (done,) = composite.graph(self.context("POST", body))["graphs"][0]["graphResponse"]["compositeResponse"]
+        return self._id_of(done["httpStatusCode"], done["body"], target)
+
+    def _batch(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        call = self._call(verb, target, record)
+        body = {"batchRequests": [{"method": call["method"], "url": call["url"], "richInput": call["body"]}]}
+        (done,) = composite.batch(self.context("POST", body))["results"]
+        return self._id_of(done["statusCode"], done["result"], target)
+
+    def _call(self, verb: str, target: str, record: dict[str, Any]) -> dict[str, Any]:
+        """One call of REST, for the envelopes that hold such calls."""
+        method = {"create": "POST", "delete": "DELETE"}.get(verb, "PATCH")
+        end = {"create": "", "upsert": "/External_Key__c/k"}.get(verb, f"/{target}")
+        url = f"/services/data/v68.0/sobjects/Account{end}"
+        return {"method": method, "url": url, "body": None if verb == "delete" else record}
+
+    def _id_of(self, status: int, body: Any, target: str) -> str:
+        assert status < 300, body
+        return str(body["id"]) if body else target
+
+    def _tree(self, _verb: str, _target: str, record: dict[str, Any]) -> str:
+        body = {"records": [{"attributes": {"type": "Account", "referenceId": "r"}, **record}]}
+        answer = tree.create(self.context("POST", body), "Account")
+        assert answer.status == 201, answer.body
+        return str(answer.body["results"][0]["id"])
+
+    def _ui(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        if verb == "create":
+            return str(ui_records.create(self.context("POST", {"apiName": "Account", "fields": record})).body["id"])
+        if verb == "update":
+            ui_records.change(self.context("PATCH", {"fields": record}), target)
+        else:
+            ui_records.remove(self.context("DELETE"), target)
+        return target
+
+    def _soap(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        """Partner form: null is in `fieldsToNull`."""
+        parts = "".join(
+            f"<fieldsToNull>{name}</fieldsToNull>" if value is None else f"<{name}>{escape(str(value))}</{name}>"
+            for name, value in record.items()
+        )
+        key = {"update": f"<Id>{target}</Id>", "upsert": "<External_Key__c>k</External_Key__c>"}.get(verb, "")
+        named = "<externalIDFieldName>External_Key__c</externalIDFieldName>" if verb == "upsert" else ""
+        what = f"{named}<sObjects><type>Account</type>{key}{parts}</sObjects>"
+        body = f"<ids>{target}</ids>" if verb in ("delete", "undelete") else what
+        session = self.org.tokens.add_session(self.org.organization_id, None, USER, "test", "api", 60_000)
+        text = f"<e><Header><SessionHeader>{session.token}</SessionHeader></Header><Body><{verb}>{body}</{verb}></Body></e>"
+        call = data_api.Call("POST", f"{soap.PREFIX}u/60.0", "", {}, "http://org.example", text.encode())
+        answer, _ = soap.answer(self.org, call)
+        done = bytes(answer.body).decode()
+        assert "<success>true</success>" in done, done
+        found = re.search("<id>([^<]+)</id>", done)
+        assert found, done
+        return found[1]
+
     def _outcome(self, job_id: str) -> str:
         with self.org.store.read() as conn:
             row = conn.execute("SELECT record FROM _bulk_rows WHERE job = ?", (job_id,)).fetchone()
@@ -178,10 +270,26 @@ def csv_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-@settings(max_examples=25, deadline=None)
-@given(history=st.lists(steps, max_size=10))
-def test_whatever_was_written_reads_back_the_same_everywhere(history) -> None:
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    """The folder of an org with one user, to be copied: quicker than making one anew."""
     with tempfile.TemporaryDirectory() as folder:
+        org = Org(Path(folder), Clock(frozen_ms=START_MS))
+        with org.store.write() as conn:
+            conn.execute('INSERT INTO "User" ("Id", "IsActive") VALUES (?, 1)', (USER,))
+        org.close()
+        yield Path(folder)
+
+
+@settings(
+    max_examples=int(os.environ.get("SFSYNC_TEST_HISTORIES", "15")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(history=st.lists(steps, max_size=10))
+def test_whatever_was_written_reads_back_the_same_everywhere(template: Path, history: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(template, folder, dirs_exist_ok=True)
         org = Org(Path(folder), Clock(frozen_ms=START_MS))
         try:
             _play(Scene(org), history)
@@ -190,8 +298,6 @@ def test_whatever_was_written_reads_back_the_same_everywhere(history) -> None:
 
 
 def _play(scene: Scene, history: list[Any]) -> None:
-    with scene.org.store.write() as conn:
-        conn.execute('INSERT INTO "User" ("Id", "IsActive") VALUES (?, 1)', (USER,))
     for way, verb, record in history:
         scene.org.store.clock.advance(1000)
         scene.write(way, verb, record)
