@@ -96,7 +96,7 @@ class FileSlices:
         packer = zlib.compressobj(1, wbits=31) if self.gzip else None
         file = os.open(self.path, os.O_RDONLY)
         try:
-            for at, size in self._pieces():
+            for at, size in () if await self._sent_whole(send, file) else self._pieces():
                 body = await to_thread.run_sync(_read, file, size, at, packer)
                 if body:
                     await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -104,6 +104,13 @@ class FileSlices:
             os.close(file)
         if packer is not None:
             await send({"type": "http.response.body", "body": packer.flush(), "more_body": True})
+
+    async def _sent_whole(self, send: Send, file: int) -> bool:
+        """Whether the parts went straight from the file to the socket; a server's wrapped `send` may know how."""
+        straight = getattr(send, "send_file", None)
+        if self.gzip or straight is None:
+            return False
+        return all([await straight(file, offset, length) for offset, length in self.slices])
 
 
 def _read(file: int, size: int, at: int, packer: "zlib._Compress | None") -> bytes:

@@ -193,7 +193,7 @@ def _number(change: Change, item: ObjectType, row: Row) -> None:
     for numbered in item.stored:
         if numbered.auto_number is not None:
             count = change.store.reserve(change.conn, f"{item.name}.{numbered.name}", 1)
-            row[numbered.name] = auto_number(numbered.auto_number, count)
+            row[numbered.name] = auto_number(numbered.auto_number, count + 1)
 
 
 def auto_number(pattern: str, count: int) -> str:

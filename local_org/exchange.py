@@ -124,7 +124,7 @@ def _load(org: Org, item: ObjectType, rows: Iterator[dict[str, Stored]], progres
         if highest >= 0:  # our own ids come back: the counter goes on behind them
             conn.execute(
                 "INSERT INTO _counters VALUES (?, ?) ON CONFLICT (prefix) DO UPDATE SET next = max(next, excluded.next)",
-                (item.key_prefix, highest + 2),
+                (item.key_prefix, highest + 1),
             )
     return done
 

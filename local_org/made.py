@@ -154,7 +154,11 @@ def completed(name: str, base: Mapping[str, Any], row: Row) -> Row:
 def block(name: str, base: Mapping[str, Any], numbers: range, accounts: int) -> Block:
     """The records of these numbers; all have the same columns."""
     make = MAKERS[name]
-    rows = [completed(name, base, make(number, accounts)) for number in numbers]
+    return values_of([completed(name, base, make(number, accounts)) for number in numbers])
+
+
+def values_of(rows: list[Row]) -> Block:
+    """Rows that all have the same columns."""
     return tuple(rows[0]), [tuple(row.values()) for row in rows]
 
 

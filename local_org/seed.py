@@ -20,7 +20,21 @@ from typing import Any
 from local_org.catalogue import ObjectType
 from local_org.dml import default_of
 from local_org.ids import numbered
-from local_org.made import BLOCK, FIRST, LAST, MAKERS, START_MS, USERS, Block, Row, block, blocks, completed, user_id
+from local_org.made import (
+    BLOCK,
+    FIRST,
+    LAST,
+    MAKERS,
+    START_MS,
+    USERS,
+    Block,
+    Row,
+    block,
+    blocks,
+    completed,
+    user_id,
+    values_of,
+)
 from local_org.objects.sales import FORECASTS, LEAD_STATUSES, STAGES
 from local_org.org import DEFAULT_USERNAME, Org
 from local_org.schema import quoted
@@ -107,12 +121,14 @@ def create(org: Org, name: str, count: int) -> list[str]:
     """`count` more records, stamped now; their ids. Raises ValueError for an object without a maker."""
     if name not in MAKERS:
         raise ValueError(f"cannot make {name}: choose from {', '.join(ORDER)}")
-    first, accounts = _counter(org, name), _counter(org, "Account")
-    now = org.store.clock.now_ms()
-    stamps = dict.fromkeys(("CreatedDate", "LastModifiedDate", "SystemModstamp"), now)
-    rows = (MAKERS[name](number, accounts) | stamps for number in range(first, first + count))
-    _write(org, name, rows)
-    item = _item(org, name)
+    item, accounts = _item(org, name), _counter(org, "Account")
+    base = _base(item)
+    with org.store.write() as conn:
+        first = org.store.reserve(conn, item.key_prefix, count)
+        stamps = dict.fromkeys(("CreatedDate", "LastModifiedDate", "SystemModstamp"), org.store.clock.now_ms())
+        for numbers in blocks(first, first + count):
+            rows = [completed(name, base, MAKERS[name](number, accounts) | stamps) for number in numbers]
+            _insert(conn, item, values_of(rows))
     return [numbered(item.key_prefix, number) for number in range(first, first + count)]
 
 
@@ -120,7 +136,7 @@ def _counter(org: Org, name: str) -> int:
     item = _item(org, name)
     with org.store.read() as conn:
         row = conn.execute("SELECT next FROM _counters WHERE prefix = ?", (item.key_prefix,)).fetchone()
-    return int(row[0]) - 1 if row else 0
+    return int(row[0]) if row else 0
 
 
 def _write(org: Org, name: str, rows: Iterator[Row]) -> None:
@@ -130,8 +146,7 @@ def _write(org: Org, name: str, rows: Iterator[Row]) -> None:
     with org.store.write() as conn:
         done = 0
         while block := list(islice(rows, BLOCK)):
-            whole = [completed(item.name, base, row) for row in block]
-            _insert(conn, item, (tuple(whole[0]), [tuple(row.values()) for row in whole]))
+            _insert(conn, item, values_of([completed(item.name, base, row) for row in block]))
             done += len(block)
         org.store.reserve(conn, item.key_prefix, done)
 

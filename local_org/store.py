@@ -228,9 +228,9 @@ class Store:
         return numbered(key_prefix, self.reserve(conn, key_prefix, 1))
 
     def reserve(self, conn: sqlite3.Connection, key_prefix: str, count: int) -> int:
-        """Take `count` numbers of a counter; the first of them (counting starts at 1)."""
+        """Take `count` numbers of a counter; the first of them (counting starts at 0)."""
         row = conn.execute(
-            "INSERT INTO _counters VALUES (?, 1 + ?) ON CONFLICT (prefix) DO UPDATE SET next = next + ? RETURNING next",
+            "INSERT INTO _counters VALUES (?, ?) ON CONFLICT (prefix) DO UPDATE SET next = next + ? RETURNING next",
             (key_prefix, count, count),
         ).fetchone()
         return int(row[0]) - count

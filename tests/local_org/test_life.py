@@ -1,12 +1,16 @@
 """A data folder over time: import, export, restart, the same bytes for the same seed, HTTPS with a CA of its own."""
 
 import csv
+import sqlite3
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 from simple_salesforce import Salesforce
 
+from local_org import dml, seed
+from local_org.org import Org
 from tests.local_org.calling import Api
 from tests.org import start_org
 
@@ -81,14 +85,45 @@ def test_an_org_opens_again_as_it_was(tmp_path: Path) -> None:
         assert org.control.status()["records"] == used
 
 
-def test_the_same_seed_gives_the_same_records_in_any_size(tmp_path: Path) -> None:
-    def first_contacts(name: str, seed: str) -> list[Any]:
-        with start_org(tmp_path / name, seed=seed) as org:
-            soql = "SELECT FIELDS(STANDARD) FROM Contact ORDER BY Id LIMIT 20"
-            return list(Api(org)("GET", "query", params={"q": soql}).json()["records"])
+def contacts(folder: Path, seed_text: str, *, between: int = 0) -> list[Any]:
+    """The first rows of an org that was seeded; with `between`, so many more were made by callers."""
+    org = Org(folder)
+    try:
+        seed.seed_basics(org)
+        seed.seed(org, seed.parse_counts(seed_text))
+        item = org.store.catalogue.object("Contact")
+        assert item is not None
+        with org.writing(org.admin_id) as change:
+            for number in range(between):
+                dml.insert(change, item, {"LastName": f"between {number}"})
+        with org.store.read() as conn:
+            return list(conn.execute('SELECT * FROM "Contact" ORDER BY "Id"'))
+    finally:
+        org.close()
 
-    small = first_contacts("a", "Account=5,Contact=20")
-    assert small == first_contacts("b", "Account=5,Contact=50")
+
+def test_the_same_seed_gives_the_same_records_in_any_size(tmp_path: Path) -> None:
+    small = contacts(tmp_path / "a", "Account=5,Contact=20")
+    assert len(small) == 20
+    assert small == contacts(tmp_path / "b", "Account=5,Contact=50")[:20]
+
+
+def test_a_seed_grows_around_what_callers_made(tmp_path: Path) -> None:
+    first = contacts(tmp_path / "a", "Account=5,Contact=20", between=3)
+    assert len({row[0] for row in first}) == 23
+    grown = contacts(tmp_path / "a", "Account=5,Contact=30", between=1)
+    assert grown[:23] == first
+    assert len({row[0] for row in grown}) == 31
+
+
+def test_a_large_seed_is_made_aside_and_keeps_its_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = contacts(tmp_path / "a", "Account=5,Contact=60")
+    monkeypatch.setattr(seed, "LARGE", 10)
+    assert contacts(tmp_path / "b", "Account=5,Contact=60") == usual
+    for name in ("a", "b"):
+        with sqlite3.connect(tmp_path / name / "org.sqlite3") as conn:
+            (count,) = conn.execute("SELECT count(*) FROM sqlite_master WHERE type = 'index' AND tbl_name = 'Contact'")
+            assert count[0] > 8
 
 
 def test_simple_salesforce_works_over_https_with_the_orgs_ca(tmp_path: Path) -> None:
