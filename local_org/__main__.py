@@ -95,6 +95,7 @@ def main(
     if http and proxy is not None:
         console.print("[red]local org:[/red] the proxy leads to HTTPS; leave --http out", highlight=False)
         raise typer.Exit(2)
+    os.environ.setdefault("SQLITE_TMPDIR", str(_temporary(data.resolve())))
     org = Org(data.resolve())
     try:
         prepare(org, import_, seed_, define_)
@@ -121,6 +122,13 @@ def main(
         )
     finally:
         org.close()
+
+
+def _temporary(data: Path) -> Path:
+    """Where sorts spill to: beside the data, since a system's own place may be small or in memory."""
+    folder = data / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -9,9 +9,17 @@ import socket
 from contextlib import suppress
 
 # Names that the org's certificate must carry.
-HOSTS = ("login.salesforce.com", "test.salesforce.com", "*.my.salesforce.com", "*.sandbox.my.salesforce.com")
+_PARTITIONS = ("sandbox", "develop", "scratch", "trailblaze")
+HOSTS = (
+    "login.salesforce.com",
+    "test.salesforce.com",
+    "*.my.salesforce.com",
+    *(f"*.{name}.my.salesforce.com" for name in _PARTITIONS),
+)
 
-_ALLOWED = re.compile(r"(?:login|test)\.salesforce\.com|[\w-]+(?:\.sandbox)?\.my\.salesforce\.com", re.IGNORECASE)
+_ALLOWED = re.compile(
+    rf"(?:login|test)\.salesforce\.com|[\w-]+(?:\.(?:{'|'.join(_PARTITIONS)}))?\.my\.salesforce\.com", re.IGNORECASE
+)
 _REQUEST = re.compile(rb"CONNECT ([\w.-]+):443 HTTP/1\.[01]\r\n")
 _MAX_HEAD_BYTES = 16_384
 _CHUNK_BYTES = 1 << 16

@@ -48,9 +48,9 @@ class Store:
         for pragma in (
             "journal_mode=WAL",
             "synchronous=NORMAL",
-            "temp_store=MEMORY",
-            "cache_size=-32000",
-            "mmap_size=1073741824",
+            "temp_store=FILE",  # a sort of millions of rows has no place in memory
+            "cache_size=-16000",
+            "threads=2",  # for sorting
         ):
             conn.execute(f"PRAGMA {pragma}")
         conn.create_function("lower_text", 1, _lower, deterministic=True)
