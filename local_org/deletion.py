@@ -6,7 +6,7 @@ Source: SOAP API Developer Guide, "delete()", "undelete()", "emptyRecycleBin()";
 from collections.abc import Iterator
 from typing import Any
 
-from local_org import dml, rollups
+from local_org import dml, rollups, rules
 from local_org.catalogue import ChildRelationship, ObjectType
 from local_org.dml import Change, Row
 from local_org.errors import ApiError, not_found
@@ -108,7 +108,8 @@ def _let_go(change: Change, child: ObjectType, row: Row, field_name: str, root: 
 
 
 def undelete(change: Change, item: ObjectType, record_id: str) -> None:
-    """Take a row out of the recycle bin, with what was deleted together with it. Raises ApiError."""
+    """Take a row out of the recycle bin, with what was deleted together with it. Raises ApiError, also where a unique
+    value has found another owner meanwhile."""
     row = dml.current(change, item, record_id)
     if row is None:
         raise not_found()
@@ -128,6 +129,7 @@ def _restore(change: Change, object_name: str, record_id: str, *, cascaded: bool
     item = change.store.catalogue.object(object_name)
     if item is None or item.field("IsDeleted") is None:
         return
+    rules.check_unique(change.conn, item, dml.load(change.conn, item, record_id) or {}, record_id)
     values: Row = {"IsDeleted": 0}
     if item.field("MasterRecordId") is not None:
         values["MasterRecordId"] = None

@@ -21,7 +21,7 @@ from local_org.schema import quoted
 from local_org.values import dumps, from_json
 
 NOW_MS = 1_795_348_800_000  # 2026-11-22T12:00:00Z, a Sunday
-USER = numbered("005", 1)
+USER = numbered("005", 0)
 
 
 @dataclass

@@ -77,6 +77,7 @@ class Scene:
     org: Org
     living: dict[str, dict[str, Any]] = field(default_factory=dict)
     gone: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keyed: set[str] = field(default_factory=set)
 
     def context(self, method: str = "GET", body: Any = None, **more: Any) -> Context:
         headers = {"content-type": "application/json"} | more.pop("headers", {})
@@ -100,6 +101,9 @@ class Scene:
         target = min(self.gone if verb == "undelete" else self.living, default=None)
         if verb in ("update", "delete", "undelete") and target is None:
             return
+        if verb == "undelete" and target in self.keyed and self.keyed & self.living.keys():
+            assert "DUPLICATE_VALUE" in self._soap_text(verb, target, record)
+            return
         done = getattr(self, f"_{way}")(verb, target, record)
         if verb == "delete":
             self.gone[str(target)] = self.living.pop(str(target))
@@ -111,6 +115,8 @@ class Scene:
             self.living[done] |= record
         else:
             self.living[done] = dict.fromkeys(FIELDS) | record
+        if verb == "upsert":
+            self.keyed.add(done)
 
     def _rest(self, verb: str, target: str, record: dict[str, Any]) -> str:
         if verb == "create":
@@ -214,7 +220,14 @@ class Scene:
         return target
 
     def _soap(self, verb: str, target: str, record: dict[str, Any]) -> str:
-        """Partner form: null is in `fieldsToNull`."""
+        done = self._soap_text(verb, target, record)
+        assert "<success>true</success>" in done, done
+        found = re.search("<id>([^<]+)</id>", done)
+        assert found, done
+        return found[1]
+
+    def _soap_text(self, verb: str, target: str, record: dict[str, Any]) -> str:
+        """The answer of a call in the partner form, where `fieldsToNull` names what is null."""
         parts = "".join(
             f"<fieldsToNull>{name}</fieldsToNull>" if value is None else f"<{name}>{escape(str(value))}</{name}>"
             for name, value in record.items()
@@ -227,11 +240,7 @@ class Scene:
         text = f"<e><Header><SessionHeader>{session.token}</SessionHeader></Header><Body><{verb}>{body}</{verb}></Body></e>"
         call = data_api.Call("POST", f"{soap.PREFIX}u/60.0", "", {}, "http://org.example", text.encode())
         answer, _ = soap.answer(self.org, call)
-        done = bytes(answer.body).decode()
-        assert "<success>true</success>" in done, done
-        found = re.search("<id>([^<]+)</id>", done)
-        assert found, done
-        return found[1]
+        return bytes(answer.body).decode()
 
     def _outcome(self, job_id: str) -> str:
         with self.org.store.read() as conn:
