@@ -165,6 +165,33 @@ def beat(session: Session, service: str, role: str, lanes: str, *, pid: int | No
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """How long ago, in seconds, a process was seen, and since when no step of it has ended."""
+
+    name: str
+    seen: float
+    stepped: float
+
+
+def sign_of(session: Session, service: str, host: str) -> Sign | None:
+    """The newest sign of life of a worker service on a host."""
+    query = """
+    SELECT name, extract(epoch FROM clock_timestamp() - seen_at) AS seen,
+           extract(epoch FROM clock_timestamp() - coalesce(last_step_at, started_at)) AS stepped
+      FROM sfsync.processes WHERE role = 'worker' AND host = :host AND starts_with(name, :prefix) ORDER BY seen_at DESC LIMIT 1
+    """
+    row = session.execute(text(query), {"host": host, "prefix": f"{service}@"}).one_or_none()
+    return None if row is None else Sign(row.name, float(row.seen), float(row.stepped))
+
+
+def beat_sign(session: Session) -> float | None:
+    """Seconds since a message of beat last arrived; None when none ever did."""
+    query = "SELECT extract(epoch FROM clock_timestamp() - seen_at) FROM sfsync.processes WHERE role = 'beat'"
+    found = session.scalar(text(query))
+    return None if found is None else float(found)
+
+
 def leave(session: Session, service: str, *, pid: int | None = None) -> None:
     """Remove a process's row: it stopped as it should."""
     session.execute(text("DELETE FROM sfsync.processes WHERE name = :name"), {"name": process_name(service, pid)})

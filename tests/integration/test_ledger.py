@@ -228,7 +228,7 @@ def test_bulk_jobs_stop_at_the_days_allowance(world: World, sql: Sql) -> None:
 def test_calls_at_once_are_capped_over_all_processes_and_some_are_kept_for_actions(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.budget.ledger.SLOT_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("worker.budget.slots.PATIENCE_SECONDS", 0.0)
     one, other = world.ledger(parallel_calls=5), world.ledger(parallel_calls=5)
 
     def hold(stack: ExitStack, ledger: Ledger, lane: str) -> None:

@@ -26,6 +26,7 @@ from worker import attribution
 from worker.attribution import Attribution
 from worker.budget import accounts, policy
 from worker.budget.accounts import Booking
+from worker.budget.slots import Slots
 from worker.db import Database
 from worker.errors import CrowdedError, OverBudgetError, TransientError
 from worker.log import get_logger
@@ -36,11 +37,8 @@ from worker.settings import Settings
 log = get_logger(__name__)
 
 WRITE_SECONDS = 1.0  # between two writes
-LEASE = timedelta(seconds=60)  # of slots; renewed while they are held
-LEASE_RENEWED_SECONDS = 15.0
 IDLE_SECONDS = 30.0  # a block that nobody spent from for so long is given back
-SLOT_PATIENCE_SECONDS = 3.0  # how long a call waits here for a slot before its step is put off
-CROWDED_PAUSE = timedelta(seconds=2)
+TAKEN_PAUSE = timedelta(seconds=2)  # when other threads were faster
 ORG_KNOWN_SECONDS = 300.0  # how long we trust that a connection still belongs to its org
 
 
@@ -71,11 +69,6 @@ class _Purse:
     unheard: int = 0
     reserved_spent: int = 0
     touched: float = 0.0
-    leased: int = 0
-    in_use: int = 0
-    busiest: int = 0  # most slots in use since the lease was last looked at
-    lease_renewed: float = 0.0
-    refused: bool = False
 
 
 class Ledger:
@@ -94,12 +87,11 @@ class Ledger:
         self.database = database
         self.settings = settings
         self.lane = lane  # of calls that no step is bound to
-        self.process = f"{socket.gethostname()}:{os.getpid()}:{id(self):x}"
+        self.slots = Slots(database, settings, f"{socket.gethostname()}:{os.getpid()}:{id(self):x}")
         self._now = now
         self._clock = clock
         self._writes_itself = writes_itself
         self._lock = threading.Lock()
-        self._freed = threading.Condition(self._lock)
         self._purses: dict[str, _Purse] = {}
         self._orgs: dict[int, tuple[str, float]] = {}
         self._writer: threading.Thread | None = None
@@ -134,7 +126,7 @@ class Ledger:
             self._take_block(org, lane, probing=kind is Kind.LIMITS)
             block = self._spend(org, reserved)
         if block is None:  # another thread was faster: the next block is asked for by whoever tries again
-            raise OverBudgetError("the org's permits are taken", code="ALLOWANCE", retry_after=CROWDED_PAUSE)
+            raise OverBudgetError("the org's permits are taken", code="ALLOWANCE", retry_after=TAKEN_PAUSE)
         return block
 
     def give_back(self, block: _Block) -> None:
@@ -177,46 +169,6 @@ class Ledger:
             reason = accounts.bulk_refusal(session, org, self._now(session), ingest=kind is Kind.INGEST_JOB)
         if reason:
             raise OverBudgetError(reason, code="BULK_ALLOWANCE", retry_after=policy.BLOCKED_FOR)
-
-    # slots
-
-    def enter(self, org: str, lane: str) -> None:
-        """A slot for one call; waits a little for one. Raises CrowdedError when the org is busy with us."""
-        ends = time.monotonic() + SLOT_PATIENCE_SECONDS
-        while not (self._use_slot(org) or (self._lease(org, lane) and self._use_slot(org))):
-            if time.monotonic() > ends:
-                text = "as many calls of this org are under way as SFSYNC_PARALLEL_CALLS and the org's kind allow"
-                raise CrowdedError(text, code="PARALLEL_CALLS", retry_after=CROWDED_PAUSE)
-            with self._freed:
-                self._freed.wait(0.3)
-
-    def _use_slot(self, org: str) -> bool:
-        with self._lock:
-            purse = self._purse(org)
-            if purse.in_use >= purse.leased:
-                return False
-            purse.in_use += 1
-            purse.busiest = max(purse.busiest, purse.in_use)
-            return True
-
-    def _lease(self, org: str, lane: str) -> bool:
-        with self._lock:
-            held = self._purse(org).leased
-        with self.database.transaction() as session:
-            slots = accounts.lease(
-                session, org, self.process, held + 1, lane, wanted=self.settings.parallel_calls, lasts=LEASE
-            )
-        with self._lock:
-            purse = self._purse(org)
-            purse.leased = max(purse.leased, slots)
-            purse.lease_renewed = time.monotonic()
-            return slots > held
-
-    def leave(self, org: str) -> None:
-        """Give a slot back."""
-        with self._freed:
-            self._purse(org).in_use -= 1
-            self._freed.notify()
 
     # bookings
 
@@ -261,9 +213,7 @@ class Ledger:
         with self._writing:
             with self._lock:
                 dirty = {org: taken for org, purse in self._purses.items() if (taken := self._collect(purse))}
-                leases = {
-                    org: slots for org, purse in self._purses.items() if (slots := self._due_lease(purse)) is not None
-                }
+            leases = self.slots.due()
             if not dirty and not leases:
                 return
             try:
@@ -273,7 +223,7 @@ class Ledger:
                         if org in dirty:
                             accounts.settle(session, org, dirty[org], now, self.settings.reserve_share)
                         if org in leases:
-                            accounts.renew_lease(session, org, self.process, leases[org], LEASE)
+                            self.slots.renew(session, org, leases[org])
             except Exception:
                 with self._lock:
                     for org, spent in dirty.items():
@@ -302,15 +252,6 @@ class Ledger:
         purse.unheard += spent.unheard
         purse.reserved_spent += spent.reserved_spent
 
-    def _due_lease(self, purse: _Purse) -> int | None:
-        """Slots to keep, where the lease must be renewed now: as many as were in use lately."""
-        now = time.monotonic()
-        if not purse.leased or now - purse.lease_renewed < LEASE_RENEWED_SECONDS:
-            return None
-        purse.leased = max(purse.busiest, purse.in_use)
-        purse.busiest, purse.lease_renewed = purse.in_use, now
-        return purse.leased
-
     def _start_writing(self) -> None:
         if not self._writes_itself or self._writer is not None:
             return
@@ -337,7 +278,7 @@ class Ledger:
         with self._lock:
             for purse in self._purses.values():
                 purse.touched = float("-inf")
-                purse.busiest, purse.lease_renewed = 0, float("-inf")
+        self.slots.let_go()
         self._try_to_write()
 
     def _purse(self, org: str) -> _Purse:
@@ -379,7 +320,7 @@ class OrgMeter:
         what = self._what()
         try:
             org = self._org
-            self._ledger.enter(org, what.lane)
+            self._ledger.slots.enter(org, what.lane)
         except SQLAlchemyError as error:
             raise TransientError(f"the ledger cannot be asked ({type(error).__name__})", code="LEDGER") from None
         try:
@@ -393,7 +334,7 @@ class OrgMeter:
             finally:
                 self._ledger.book(org, what, block, kind, permit)
         finally:
-            self._ledger.leave(org)
+            self._ledger.slots.leave(org)
 
     def _what(self) -> Attribution:
         what = attribution.current()

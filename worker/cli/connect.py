@@ -20,18 +20,16 @@ from worker.log import blank, setup_logging
 from worker.salesforce.hosts import is_salesforce
 from worker.salesforce.metering import MeterOf
 from worker.settings import Settings, load_settings
+from worker.tokens.authorize import STATE_LIFETIME, begin_authorization, finish_authorization
 from worker.tokens.connect import (
-    STATE_LIFETIME,
     Connected,
     Target,
-    begin_authorization,
     connect_with_client_credentials,
     connect_with_jwt,
     connect_with_refresh_token,
-    end_connection,
-    finish_authorization,
     login_url_of,
 )
+from worker.tokens.disconnect import end_connection
 from worker.tokens.vault import Vault
 
 Stdin = Annotated[bool, typer.Option("--refresh-token-stdin", help="Read a refresh token from standard input.")]

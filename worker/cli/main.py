@@ -32,6 +32,7 @@ COMMANDS = {
     ),
     "worker": ("worker", "Run a worker service: actions, refresh or backfill."),
     "beat": ("worker", "Run the timetable."),
+    "healthcheck": ("healthcheck", "Say whether a service of this host is alive: for containers."),
     "shim": ("shim", "Serve the HTTP door."),
     "migrate": ("worker", "Bring the tables to this version."),
     "keys": ("keys", "Make encryption keys, and encrypt again with a new one."),

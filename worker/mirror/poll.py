@@ -1,7 +1,7 @@
 """Mirrors of one connection that are due together share one Composite call, which counts once.
 
 Whoever reads first takes the others along: it claims their runs as any worker would, asks for all in one call, and
-merges each by its own claim. What one of them meets stops none of the others: that run is given back, to be read alone.
+merges each by its own claim. The shared call is booked under all their names; what one of them asks for after it, under its own. What one of them meets stops none of the others: that run is given back, to be read alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from sqlalchemy import or_, select
 
 from models.mirror import Mirror, Run
 from worker import db
+from worker.attribution import attributed
 from worker.db import Claim, Keeper
 from worker.errors import FencedError, SyncError
 from worker.log import bound, get_logger
@@ -58,7 +59,8 @@ def _together(works: Sequence[Work]) -> list[Answer | Exception]:
     asked = [reading.questions(work) for work in works]
     numbers = [reading.number(work) for work in works]
     start = monotonic()
-    bodies = iter(rest.together(client, [part for some in asked for part in reading.parts(some)]))
+    with attributed(object="+".join(sorted(work.mirror.object for work in works))):
+        bodies = iter(rest.together(client, [part for some in asked for part in reading.parts(some)]))
     began = read_began(rest.org_now(client), timedelta(seconds=monotonic() - start))
     answers: list[Answer | Exception] = []
     for number, some in zip(numbers, asked, strict=True):
@@ -73,7 +75,8 @@ def _together(works: Sequence[Work]) -> list[Answer | Exception]:
 
 def _finish(work: Work, found: Answer | Exception, take: Take) -> None:
     """Merge a companion's answer; whatever goes wrong is met again, and dealt with, when it is read alone."""
-    with bound(run=work.run.id, object=work.mirror.object):
+    cause = f"{work.run.kind}/{work.run.cause}"
+    with bound(run=work.run.id, object=work.mirror.object), attributed(object=work.mirror.object, cause=cause):
         try:
             work.keeper.check()
             if isinstance(found, Exception):

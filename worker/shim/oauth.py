@@ -25,15 +25,9 @@ from worker.shim.bodies import Body, body_of, described, media_type, parse
 from worker.shim.envelope import Refusal, ok, retry
 from worker.shim.pages import page
 from worker.shim.shown import plain
-from worker.tokens.connect import (
-    Connected,
-    Target,
-    UnknownStateError,
-    begin_authorization,
-    end_connection,
-    finish_authorization,
-    give_up_authorization,
-)
+from worker.tokens.authorize import UnknownStateError, begin_authorization, finish_authorization, give_up_authorization
+from worker.tokens.connect import Connected, Target
+from worker.tokens.disconnect import end_connection
 
 log = get_logger(__name__)
 router = APIRouter(prefix="/api/auth/salesforce", tags=["connections"])

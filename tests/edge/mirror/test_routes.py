@@ -6,6 +6,7 @@ import pytest
 
 from tests.edge.mirror.world import LARGE, World, make_world
 from tests.org import SharedOrgs
+from worker.budget.ledger import Ledger
 from worker.db import Database
 from worker.mirror import reading, steps
 
@@ -54,6 +55,26 @@ def test_mirrors_that_are_due_together_share_one_call(world: World) -> None:
     assert sum(world.run(one)["rows_deleted"] for one in runs) == 2
     for name in ("Account", "Opportunity", "User"):
         assert world.verify(name)["differences"] == 0
+
+
+def test_the_shared_call_is_booked_under_all_and_what_follows_it_under_its_own(world: World) -> None:
+    live(world, "Account", "Contact")
+    world.org.control.change_rows("Contact", count=2100)  # more than a page
+    runs = world.schedule()
+    leader = world.query(
+        "SELECT r.id FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = mirror_id WHERE object = 'Account' AND r.state = 'ready'"
+    )
+    assert len(runs) == 2
+    ledger = Ledger(world.database, world.settings, writes_itself=False)
+    world.meter = ledger.meter
+    world.org.control.clear_ledger()
+    steps.step(world.deps, leader[0][0])
+    ledger.write()
+    assert world.query("SELECT object, lane, cause, calls FROM sfsync.usage ORDER BY object") == [
+        ("Account+Contact", "refresh", "refresh/timetable", 1),
+        ("Contact", "refresh", "refresh/timetable", 1),
+    ]
+    assert len(world.org.control.ledger()) == 2
 
 
 def test_what_one_of_them_meets_stops_none_of_the_others(world: World) -> None:

@@ -18,6 +18,7 @@ from worker.mirror import due, steps
 from worker.mirror.deps import MirrorDeps
 from worker.mirror.requests import ensure_mirror, request_run
 from worker.salesforce.client import AccessToken, OrgClient, http_options
+from worker.salesforce.metering import MeterOf, unmetered
 from worker.settings import Settings
 
 KEY = "A" * 43 + "="
@@ -54,6 +55,7 @@ class World:
     connection_id: int
     tokens: OrgToken
     woken: list[tuple[str, int]] = field(default_factory=list)
+    meter: MeterOf = unmetered
 
     @property
     def deps(self) -> MirrorDeps:
@@ -61,7 +63,7 @@ class World:
 
     def client(self, connection_id: int) -> OrgClient:
         assert connection_id == self.connection_id
-        return OrgClient(self.tokens, http_options(self.settings))
+        return OrgClient(self.tokens, http_options(self.settings), meter=self.meter(connection_id))
 
     def wake(self, name: str, row_id: int, lane: str | None = None) -> None:
         self.woken.append((name, row_id))

@@ -18,16 +18,9 @@ from worker.errors import DisconnectedError, SettingsError, TransientError
 from worker.salesforce import oauth
 from worker.salesforce.oauth import challenge
 from worker.settings import Settings
-from worker.tokens.connect import (
-    Target,
-    begin_authorization,
-    connect_with_client_credentials,
-    connect_with_refresh_token,
-    end_connection,
-    finish_authorization,
-    login_url_of,
-    state_user,
-)
+from worker.tokens.authorize import begin_authorization, finish_authorization, state_user
+from worker.tokens.connect import Target, connect_with_client_credentials, connect_with_refresh_token, login_url_of
+from worker.tokens.disconnect import end_connection
 from worker.tokens.grants import check_schema_name, reduced
 from worker.tokens.renew import StoredTokens
 from worker.tokens.vault import Vault, outdated, rotate

@@ -24,7 +24,8 @@ from worker.shim.auth import Wiring
 from worker.shim.oauth import redirect_uri
 from worker.shim.site import view
 from worker.shim.site.session import LENGTH, Sessions
-from worker.tokens.connect import Target, begin_authorization
+from worker.tokens.authorize import begin_authorization
+from worker.tokens.connect import Target
 
 router = APIRouter(include_in_schema=False)
 
