@@ -71,15 +71,10 @@ def settings_of(url: str, **given: Any) -> Settings:
 
 
 def day(url: str) -> None:
-    """Two days: the first begins with an unused window, the second with a full one."""
-    allowed = 5_000
-    prepare(url)
-    database = Database(url)
-    one = Day(database, settings_of(url), allowed, step=timedelta(minutes=1))
-    reserve = round(allowed * one.settings.reserve_share)
-    best = 5 * 86_400 / (allowed - reserve)
+    """Two days, each refresh by a call of its own, then sharing calls: the first begins with an unused window, the second with a full one."""
     table = Table(title="5,000 calls a day, five mirrors that want 60 s", title_justify="left")
     for column in (
+        "refreshes",
         "day",
         "calls",
         "limit passed",
@@ -89,15 +84,37 @@ def day(url: str) -> None:
         "best possible s",
     ):
         table.add_column(column, justify="right")
+    for shared in (False, True):
+        for figures in two_days(url, shared=shared):
+            table.add_row("shared" if shared else "alone", *[f"{figure:,}" for figure in figures])
+    Console(width=130).print(table)
+
+
+def two_days(url: str, *, shared: bool) -> Iterator[tuple[float, ...]]:
+    """The figures of each day, in a database of its own."""
+    name = f"day_{shared}".lower()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    place = f"{url.rsplit('/', 1)[0]}/{name}"
+    upgrade(place)
+    prepare(place)
+    database = Database(place)
+    one = Day(database, settings_of(place), 5_000, step=timedelta(minutes=1), shared=shared)
     for number in (1, 2):
-        one.fewest_left = allowed
+        one.fewest_left = one.allowed
         began = START + timedelta(days=number - 1)
         while one.now < began + timedelta(days=1):
             one.go_on()
         gaps = one.gaps(began + timedelta(hours=1))
-        figures = (one.used(), one.exceeded, one.fewest_left, round(mean(gaps), 1), round(max(gaps)), round(best, 1))
-        table.add_row(str(number), *[f"{figure:,}" for figure in figures])
-    Console(width=130).print(table)
+        yield (
+            number,
+            one.used(),
+            one.exceeded,
+            one.fewest_left,
+            round(mean(gaps), 1),
+            round(max(gaps)),
+            round(one.best(), 1),
+        )
     database.close()
 
 

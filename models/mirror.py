@@ -34,6 +34,7 @@ ROUTES = ("bulk", "rest")  # rest: the org said that Bulk does not serve this ob
 RUN_STATES = ("ready", "done", "failed", "parked")  # a ready run is claimable from due_at on
 PAGE_STATES = ("ready", "loaded")
 CHANGE_RATE_SECONDS = 14_400.0  # a mirror's change rate is smoothed over about so long
+IDLE_SETTLES = 3  # where nothing changes, the settle reader comes this many times more seldom
 
 read_numbers = Sequence("read_numbers", metadata=Base.metadata)  # taken before a read's request is sent
 claim_tokens = Sequence("claim_tokens", metadata=Base.metadata)  # owner tokens only grow
@@ -101,6 +102,12 @@ class Mirror(Base):
     next_audit_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # None: not planned yet
     has_rows: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))  # there were some: empty is damaged
     created_at: Mapped[Created]
+
+    @property
+    def stretch(self) -> float:
+        """How many times as long as wanted the interval is, while its org is short of calls. Settle reads and looks at the
+        describe stretch with it: together they cost more calls than the refreshes."""
+        return max(1.0, (self.effective_seconds or self.refresh_seconds) / self.refresh_seconds)
 
 
 class Run(Base):

@@ -1,11 +1,15 @@
-"""A simulated day of an org with few calls: real ledger, real planner, real Postgres; only the clock is ours.
+"""A simulated day of an org with few calls: real ledger, planner and schedule, real Postgres; only the clock and the org are ours.
 
-Refreshes are spent as their intervals say; the org counts the calls of the last 24 hours, as the vendor does.
+What is scheduled is spent: a call for each refresh (or one for up to five together, as Composite counts) and for each settle read.
+The org counts the calls of the last 24 hours, as the vendor does. Nothing here reads the machine's clock.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 from sqlalchemy import text
@@ -15,6 +19,8 @@ from worker.budget import plan as planning
 from worker.budget.ledger import Ledger
 from worker.db import Database
 from worker.errors import OverBudgetError
+from worker.mirror.due import schedule_refreshes
+from worker.salesforce.limits import COMPOSITE_QUERIES
 from worker.salesforce.metering import Kind
 from worker.salesforce.usage import Usage
 from worker.settings import Settings
@@ -22,15 +28,28 @@ from worker.settings import Settings
 START = datetime(2026, 11, 28, 0, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 
+DUE = """
+SELECT r.id, r.kind, m.id AS mirror_id, m.object FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id
+ WHERE r.state = 'ready' ORDER BY r.id
+"""
+DONE = """
+WITH done AS (UPDATE sfsync.runs SET state = 'done', finished_at = :now WHERE id = :id RETURNING mirror_id, kind)
+UPDATE sfsync.mirrors m SET rated_at = :now, refresh_calls = refresh_calls * 0.8 + :calls * 0.2 FROM done
+ WHERE m.id = done.mirror_id AND done.kind = 'refresh'
+"""
+
 
 class Day:
-    """An org that counts a rolling day, five mirrors that want a minute, and a clock."""
+    """An org that counts a rolling day, mirrors that want a minute, and a clock. `shared`: refreshes share Composite calls."""
 
-    def __init__(self, database: Database, settings: Settings, allowed: int, *, step: timedelta) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, allowed: int, *, step: timedelta, shared: bool = False
+    ) -> None:
         self.database = database
         self.settings = settings
         self.allowed = allowed
         self.step = step
+        self.shared = shared
         self.now = START
         self.calls: deque[datetime] = deque()
         self.exceeded = 0
@@ -46,39 +65,50 @@ class Day:
         return len(self.calls)
 
     def call(self, lane: str, cause: str, name: str, kind: Kind = Kind.CALL) -> bool:
+        """One call to the org, if the ledger permits it."""
         try:
-            with attributed(object=name, lane=lane, cause=cause), self.ledger.meter(1).permit(kind) as permit:
-                self.calls.append(self.now)
-                self.exceeded += self.used() > self.allowed
-                permit.used, permit.usage = True, Usage(self.used(), self.allowed, self.now)
+            with attributed(object=name, lane=lane, cause=cause):
+                self._spend(lane, kind)
         except OverBudgetError:
             return False
-        if lane != "actions":
-            self.fewest_left = min(self.fewest_left, self.allowed - self.used())
         return True
 
+    def _spend(self, lane: str, kind: Kind) -> None:
+        with self.ledger.meter(1).permit(kind) as permit:
+            self.calls.append(self.now)
+            self.exceeded += self.used() > self.allowed
+            permit.used, permit.usage = True, Usage(self.used(), self.allowed, self.now)
+        if lane != "actions":
+            self.fewest_left = min(self.fewest_left, self.allowed - self.used())
+
     def go_on(self) -> None:
-        """One step of the clock: the planner, and every refresh that is due."""
-        if (
-            self.calls and self.now - self.calls[-1] >= planning.LIMITS_WHEN_SHORT
-        ):  # as upkeep asks an org that is short
-            self.call("upkeep", "limits", "", Kind.LIMITS)
-            self.ledger.write()
+        """One step of the clock: the org's own count, the planner, and every read that is due."""
+        planning.ask_limits(self.database, lambda _: _Client(self), now=self.now)  # type: ignore[arg-type, return-value]
+        self.ledger.write()
         planning.plan(self.database, self.settings, now=self.now)
         with self.database.transaction() as session:
-            due = session.execute(
-                text(
-                    "UPDATE sfsync.mirrors SET next_refresh_at = greatest(next_refresh_at, CAST(:now AS timestamptz) - CAST(:step AS interval))"
-                    " + make_interval(secs => coalesce(effective_seconds, refresh_seconds)), rated_at = :now"
-                    " WHERE next_refresh_at <= :now RETURNING id, object"
-                ),
-                {"now": self.now, "step": self.step},
-            ).all()
+            schedule_refreshes(session, self.settings.settle_seconds, self.now)
+            due = session.execute(text(DUE)).all()
+        fresh = [row for row in due if row.kind == "refresh"]
+        together = COMPOSITE_QUERIES if self.shared else 1
+        for first in range(0, len(fresh), together):
+            self._read(fresh[first : first + together])
         for row in due:
-            if self.call("refresh", "refresh/timetable", row.object):
-                self.refreshed.setdefault(row.id, []).append(self.now)
+            if row.kind == "settle":
+                self._read([row])
         self.ledger.write()
         self.now += self.step
+
+    def _read(self, rows: Sequence[Any]) -> None:
+        """These runs by one call; those that were refused stay ready, and come again with the next step."""
+        if not self.call("refresh", f"{rows[0].kind}/timetable", rows[0].object):
+            return
+        with self.database.transaction() as session:
+            for number, row in enumerate(rows):
+                session.execute(text(DONE), {"now": self.now, "id": row.id, "calls": int(number == 0)})
+        for row in rows:
+            if row.kind == "refresh":
+                self.refreshed.setdefault(row.mirror_id, []).append(self.now)
 
     def gaps(self, since: datetime) -> list[float]:
         """Seconds between the refreshes of each mirror."""
@@ -89,6 +119,25 @@ class Day:
             if earlier >= since
         ]
 
+    def best(self) -> float:
+        """The shortest interval of five mirrors that an even spending allows: what is not kept for actions and for GET /limits,
+        shared by refreshes and the settle reads that belong to them."""
+        calls = self.allowed * (1 - self.settings.reserve_share) - DAY / planning.LIMITS_EVERY
+        cycle = (1 if self.shared else 5) + 5 * 60 / self.settings.settle_seconds
+        return max(60.0, 86_400 * cycle / calls)
+
+
+class _Client:
+    """What asks the org for its limits."""
+
+    def __init__(self, day: Day) -> None:
+        self._day = day
+
+    def call(self, *_: object, **__: object) -> Any:
+        self._day._spend("upkeep", Kind.LIMITS)
+        left = self._day.allowed - self._day.used()
+        return SimpleNamespace(body={"DailyApiRequests": {"Max": self._day.allowed, "Remaining": left}})
+
 
 def prepare(url: str, *, mirrors: int = 5) -> None:
     """One connection with mirrors that want a minute."""
@@ -98,8 +147,8 @@ def prepare(url: str, *, mirrors: int = 5) -> None:
             INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, organization_id)
             VALUES ('u', 'refresh_token', 'https://login.salesforce.com', 's', 'x', '00D');
             INSERT INTO sfsync.mirrors (connection_id, object, table_name, state, fresh_cursor, refresh_seconds,
-                                        next_refresh_at, rated_at, change_rate)
-            SELECT c.id, 'Object' || n, 'object' || n, 'live', '{START}', 60, '{START}', '{START}', 10
+                                        next_refresh_at, next_settle_at, rated_at, change_rate)
+            SELECT c.id, 'Object' || n, 'object' || n, 'live', '{START}', 60, '{START}', '{START}', '{START}', 10
               FROM salesforce_oauth_tokens c, generate_series(1, {mirrors}) n
             """.encode()
         )

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.mirror import CHANGE_RATE_SECONDS
+from models.mirror import CHANGE_RATE_SECONDS, IDLE_SETTLES
 from worker.attribution import attributed
 from worker.budget import accounts, pace, policy
 from worker.budget.accounts import DAY
@@ -34,7 +34,7 @@ LIMITS_KEPT = ("DailyApiRequests", "DailyBulkApiBatches", "DailyBulkV2QueryJobs"
 CUSHION = (
     0.01  # of the allowance is not planned for, so that permits do not run out while the plan is only a little off
 )
-SAME = 0.1  # an interval that would change by less than this share is left as it is
+SAME = 0.02  # an interval that would change by less than this share is left as it is
 
 # The reserve grows again as the actions of a day ago leave the window. Only orgs where some of it is spent are looked at.
 RESERVE = """
@@ -53,7 +53,7 @@ SHORT = """
 SELECT o.organization_id, o.api_used, o.api_max, o.api_reported_at, o.permits, o.reserve_left, o.blocked_until, w.stretched
   FROM sfsync.orgs o
   JOIN (SELECT c.organization_id, bool_or(m.effective_seconds IS NOT NULL) AS stretched,
-               sum(m.refresh_calls * 86400 / m.refresh_seconds) AS wanted
+               sum(86400 * (m.refresh_calls / m.refresh_seconds + 1 / CAST(:settle AS float8))) AS wanted
           FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
          WHERE m.state = 'live' GROUP BY 1) w USING (organization_id)
  WHERE o.api_max IS NOT NULL
@@ -71,18 +71,23 @@ SELECT m.id, m.refresh_seconds, m.effective_seconds, m.effective_reason, m.refre
 
 SPENT = """
 SELECT organization_id, hour, sum(calls) AS calls, coalesce(sum(calls) FILTER (WHERE lane = ANY(:lanes)), 0) AS by_actions,
-       coalesce(sum(calls) FILTER (WHERE NOT lane = ANY(:lanes) AND cause LIKE '%/timetable' AND cause NOT LIKE 'refresh/%'), 0) AS steady
+       coalesce(sum(calls) FILTER (WHERE cause = 'limits' OR cause LIKE '%/audit'), 0) AS steady
   FROM sfsync.usage WHERE organization_id = ANY(:orgs) AND hour > :since GROUP BY 1, 2
 """
 
 PACE = """
-UPDATE sfsync.mirrors SET effective_seconds = :seconds, effective_reason = :reason, next_refresh_at = :next WHERE id = :id
+UPDATE sfsync.mirrors SET effective_seconds = :seconds, effective_reason = :reason, next_refresh_at = least(next_refresh_at, :next),
+       next_settle_at = least(next_settle_at, CAST(:now AS timestamptz) + make_interval(secs => :settle)) WHERE id = :id
+"""
+PAUSE = """
+UPDATE sfsync.mirrors SET effective_seconds = :seconds, effective_reason = :reason, next_refresh_at = :until,
+       next_settle_at = greatest(next_settle_at, :until) WHERE id = :id
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Calls of an org by hour. `coming_back`: those whose end makes room for refreshes; `steady`: an hour's, of other timetables."""
+    """Calls of an org by hour. `coming_back`: those whose end makes room for refreshes; `steady`: an hour's that do not stretch."""
 
     by_hour: Mapping[datetime, int]
     coming_back: Mapping[datetime, int]
@@ -122,7 +127,7 @@ def plan(database: Database, settings: Settings, *, now: datetime | None = None)
         now = now or session.execute(text("SELECT clock_timestamp()")).scalar_one()
         lanes = sorted(policy.ACTION_LANES)
         session.execute(text(RESERVE), {"share": share, "since": now - DAY, "lanes": lanes})
-        orgs = session.execute(text(SHORT), {"share": share, "now": now}).all()
+        orgs = session.execute(text(SHORT), {"share": share, "now": now, "settle": settings.settle_seconds}).all()
     for row in orgs:
         with database.transaction() as session:
             _plan_org(session, row, now, settings)
@@ -136,51 +141,57 @@ def _plan_org(session: Session, row: Any, now: datetime, settings: Settings) -> 
     room = account.max * (1 - CUSHION) - account.used - account.reserve_left
     values = {"org": org, "now": now, "memory": CHANGE_RATE_SECONDS}
     mirrors = session.execute(text(MIRRORS), values).all()
-    paces = [Pace(m.id, m.refresh_seconds, max(m.refresh_calls, 0.01), m.change_rate or 0.0) for m in mirrors]
+    paces = [_pace(mirror, settings.settle_seconds) for mirror in mirrors]
     per_hour = pace.affordable(room, spent.coming_back, now) - spent.steady
     blocked = account.blocked_until is not None and account.blocked_until > now
     found = pace.plan(paces, 0.0 if blocked else per_hour, settings.longest_refresh_seconds)
-    resumes = account.blocked_until if blocked else now + pace.resumes(room, spent.coming_back, now)
+    resumes = (account.blocked_until if blocked else None) or now + pace.resumes(room, spent.coming_back, now)
     reason = _reason(account, found, resumes)
-    changed = sum(_set_pace(session, mirror, found.intervals, reason, now, resumes) for mirror in mirrors)
+    if found.intervals is None:
+        changed = sum(_pause(session, mirror, reason, resumes) for mirror in mirrors)
+    else:
+        changed = sum(_set_pace(session, one, found.intervals[one.id], reason, now, settings) for one in mirrors)
     if changed:
-        log.info("org.paced", org=org, mirrors=changed, calls_per_hour=round(found.calls_per_hour, 1))
+        log.debug("org.paced", org=org, mirrors=changed, calls_per_hour=round(found.calls_per_hour, 1))
 
 
-def _reason(account: policy.Account, found: pace.Plan, resumes: datetime | None) -> str:
+def _pace(mirror: Any, settle_seconds: float) -> Pace:
+    """A mirror with what one refresh costs, its share of a settle read included: both stretch together."""
+    rate = mirror.change_rate or 0.0
+    settles_after = settle_seconds * (1 if rate * settle_seconds * IDLE_SETTLES >= 3600 else IDLE_SETTLES)
+    return Pace(mirror.id, mirror.refresh_seconds, mirror.refresh_calls + mirror.refresh_seconds / settles_after, rate)
+
+
+def _reason(account: policy.Account, found: pace.Plan, resumes: datetime) -> str:
     used = f"{account.used:,} of {account.max:,} API calls used, {account.reserve_left:,} kept for actions"
     if found.intervals is None:
         return f"paused until about {resumes:%H:%M} UTC: {used}"
     return f"stretched: {used}; {found.calls_per_hour:,.0f} an hour can be kept up, {found.wanted_per_hour:,.0f} are wanted"
 
 
-def _set_pace(
-    session: Session,
-    mirror: Any,
-    intervals: Mapping[int, float] | None,
-    reason: str,
-    now: datetime,
-    resumes: datetime | None,
-) -> bool:
+def _pause(session: Session, mirror: Any, reason: str, until: datetime) -> bool:
+    """Refresh a mirror not before then; whether that is news."""
+    if mirror.effective_seconds == pace.LONGEST_SECONDS and mirror.next_refresh_at >= until:
+        return False
+    session.execute(text(PAUSE), {"id": mirror.id, "seconds": pace.LONGEST_SECONDS, "reason": reason, "until": until})
+    return True
+
+
+def _set_pace(session: Session, mirror: Any, seconds: float, reason: str, now: datetime, settings: Settings) -> bool:
     """Write one mirror's interval where it changed enough to matter; whether it did."""
-    if intervals is None:
-        if mirror.effective_seconds == pace.LONGEST_SECONDS and mirror.next_refresh_at >= (resumes or now):
-            return False
-        values = {"seconds": pace.LONGEST_SECONDS, "reason": reason, "next": resumes}
-        session.execute(text(PACE), {"id": mirror.id, **values})
-        return True
-    seconds = intervals[mirror.id]
     known = mirror.effective_seconds or mirror.refresh_seconds
     stretched = seconds > mirror.refresh_seconds * 1.001
     if stretched == (mirror.effective_seconds is not None) and abs(seconds - known) <= SAME * known:
         return False
-    soonest = now + timedelta(seconds=seconds)
     values = {
+        "id": mirror.id,
         "seconds": seconds if stretched else None,
         "reason": reason if stretched else None,
-        "next": min(mirror.next_refresh_at or soonest, soonest),
+        "next": now + timedelta(seconds=seconds),
+        "now": now,
+        "settle": settings.settle_seconds * seconds / mirror.refresh_seconds,
     }
-    session.execute(text(PACE), {"id": mirror.id, **values})
+    session.execute(text(PACE), values)
     return True
 
 
@@ -197,7 +208,7 @@ UPDATE sfsync.orgs o SET limits_at = :now
           FROM sfsync.orgs p JOIN salesforce_oauth_tokens c USING (organization_id)
          WHERE c.state = 'active'
            AND (p.limits_at IS NULL OR p.limits_at < :hour_ago
-                OR (p.limits_at < :quarter_ago AND (p.blocked_until > :now OR p.api_used + coalesce(p.reserve_left, 0) >= 0.9 * p.api_max)))
+                OR (greatest(p.limits_at, p.api_reported_at) < :quarter_ago AND (p.blocked_until > :now OR p.api_used + coalesce(p.reserve_left, 0) >= 0.9 * p.api_max)))
          GROUP BY organization_id ORDER BY min(p.limits_at) NULLS FIRST LIMIT :limit) d
  WHERE o.organization_id = d.organization_id AND (o.limits_at IS NULL OR o.limits_at < :quarter_ago)
 RETURNING d.connection_id, o.organization_id

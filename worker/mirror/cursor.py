@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 SHORTEST_OVERLAP = timedelta(seconds=2)  # stamps have whole seconds: a second is whole only once it is over
 LONGEST_TRANSACTION = timedelta(minutes=15)  # how long after its stamp a change may still become visible
 DESCRIBE_EVERY = timedelta(minutes=5)
-IDLE_SETTLES = 3  # where nothing changes, the settle reader comes this many times more seldom
+DESCRIBE_AT_LEAST = timedelta(hours=1)  # also where calls are short
 FIRST_LOOK_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 300.0
 
@@ -16,6 +16,11 @@ LONGEST_PAUSE_SECONDS = 300.0
 def window_start(cursor: datetime, overlap: timedelta) -> datetime:
     """Where the fresh reader starts: `overlap` before its cursor. The merge makes reading a row again harmless."""
     return cursor - max(overlap, SHORTEST_OVERLAP)
+
+
+def describe_every(stretch: float) -> timedelta:
+    """How long a describe is good for, where refreshes come `stretch` times more seldom than wanted."""
+    return min(DESCRIBE_EVERY * stretch, DESCRIBE_AT_LEAST)
 
 
 def read_began(answered_at: datetime, took: timedelta) -> datetime:

@@ -15,7 +15,7 @@ from models.mirror import Drift, Mirror
 from worker.errors import NotFoundError
 from worker.log import get_logger
 from worker.mirror import tables
-from worker.mirror.cursor import DESCRIBE_EVERY, SHORTEST_OVERLAP
+from worker.mirror.cursor import SHORTEST_OVERLAP, describe_every
 from worker.mirror.requests import request_run
 from worker.mirror.schema import Change, TableSpec, UnfitObjectError, changes, meanings, table_name, table_spec
 from worker.mirror.store import lock_mirror
@@ -33,7 +33,7 @@ def is_due(work: Work, now: datetime) -> bool:
     """Whether a run should ask the org for its describe: a fresh reader asks only now and then, each asking is a call."""
     known = work.mirror.described_at
     forced = bool(work.run.options.get("describe")) or work.mirror.lost_since is not None
-    return forced or known is None or now - known > DESCRIBE_EVERY
+    return forced or known is None or now - known > describe_every(work.mirror.stretch)
 
 
 def describe(work: Work) -> None:

@@ -12,7 +12,8 @@ from models.mirror import Mirror, Run, RunPage
 from worker.mirror import child_reads
 from worker.mirror.pages import FREE
 
-# Mirrors of one connection share a call: those that are due within a quarter of their interval come along.
+# Mirrors of one connection share a call: those that are due within a quarter of their interval come along; where calls
+# are not short, within 15 s at most.
 SCHEDULE = """
 WITH due AS (
   SELECT m.id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
@@ -21,7 +22,7 @@ WITH due AS (
 chosen AS (
   SELECT m.id FROM sfsync.mirrors m
    WHERE m.state = 'live' AND (m.id IN (SELECT id FROM due)
-      OR (m.next_refresh_at <= :now + make_interval(secs => least(coalesce(m.effective_seconds, m.refresh_seconds) / 4, 15))
+      OR (m.next_refresh_at <= :now + make_interval(secs => coalesce(m.effective_seconds / 4, least(m.refresh_seconds / 4, 15)))
           AND m.connection_id IN (SELECT connection_id FROM sfsync.mirrors WHERE id IN (SELECT id FROM due))))
      AND NOT EXISTS (SELECT FROM sfsync.runs h WHERE h.mirror_id = m.id AND h.kind = 'refresh' AND h.state = 'parked'
                         AND h.options ->> 'held' IS NOT NULL)  -- it waits for a person: another would only ask the same
@@ -40,7 +41,9 @@ WITH due AS (
    WHERE m.state = 'live' AND m.next_settle_at <= :now
    ORDER BY m.next_settle_at LIMIT 1000 FOR UPDATE OF m SKIP LOCKED),
 moved AS (
-  UPDATE sfsync.mirrors m SET next_settle_at = :now + make_interval(secs => :pause) FROM due WHERE m.id = due.id RETURNING m.id)
+  UPDATE sfsync.mirrors m
+     SET next_settle_at = :now + make_interval(secs => :pause * greatest(1, coalesce(m.effective_seconds, 0) / m.refresh_seconds))
+    FROM due WHERE m.id = due.id RETURNING m.id)
 INSERT INTO sfsync.runs (mirror_id, kind, lane, cause) SELECT id, 'settle', 'refresh', 'timetable' FROM moved
 ON CONFLICT (mirror_id, kind) WHERE state = 'ready' DO NOTHING
 RETURNING id

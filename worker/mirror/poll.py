@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from time import monotonic
 
-from sqlalchemy import or_, select
+from sqlalchemy import Interval, cast, func, or_, select
 
 from models.mirror import Mirror, Run
 from worker import db
@@ -19,7 +19,7 @@ from worker.db import Claim, Keeper
 from worker.errors import FencedError, SyncError
 from worker.log import bound, get_logger
 from worker.mirror import reading
-from worker.mirror.cursor import DESCRIBE_EVERY, read_began, window_start
+from worker.mirror.cursor import DESCRIBE_AT_LEAST, DESCRIBE_EVERY, read_began, window_start
 from worker.mirror.reading import Answer
 from worker.mirror.work import NOW, Work
 from worker.salesforce import rest
@@ -27,6 +27,10 @@ from worker.salesforce.limits import COMPOSITE_QUERIES
 from worker.steps import Step
 
 log = get_logger(__name__)
+
+# As cursor.describe_every. A mirror whose describe is older reads alone, and describes first.
+_STRETCH = func.greatest(1.0, func.coalesce(Mirror.effective_seconds, 0.0) / Mirror.refresh_seconds)
+_GOOD_FOR = func.least(cast(DESCRIBE_EVERY, Interval) * _STRETCH, cast(DESCRIBE_AT_LEAST, Interval))
 
 Take = Callable[[Work, Answer | Exception], Step | None]
 
@@ -113,7 +117,7 @@ def _companions(work: Work, stack: ExitStack) -> list[Work]:
                 Mirror.stamp_field.is_not(None),
                 Mirror.lost_since.is_(None),
             )
-            .where(Mirror.described_at > NOW - DESCRIBE_EVERY, Run.kind == "refresh", Run.state == "ready")
+            .where(Mirror.described_at > NOW - _GOOD_FOR, Run.kind == "refresh", Run.state == "ready")
             .where(Run.stage.in_(("begin", "read")), Run.due_at <= NOW, Run.options["alone"].is_(None))
             .where(Run.options["describe"].astext.is_distinct_from("true"), Run.attempts == 0)
             .where(or_(Run.claim_until.is_(None), Run.claim_until < NOW), Run.id != work.run.id)

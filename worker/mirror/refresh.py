@@ -90,6 +90,6 @@ def move_cursor(session: Session, work: Work, began: datetime, *, changed: bool)
         next_refresh_at=NOW + timedelta(seconds=work.mirror.effective_seconds or work.mirror.refresh_seconds),
     )
     if changed:
-        soon = NOW + timedelta(seconds=settings.settle_seconds)
+        soon = NOW + timedelta(seconds=settings.settle_seconds * work.mirror.stretch)
         work.set_mirror(session, next_settle_at=func.least(type(work.mirror).next_settle_at, soon))
     work.note_skew(session)

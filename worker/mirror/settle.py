@@ -13,11 +13,12 @@ from time import monotonic
 
 from sqlalchemy.orm import Session
 
+from models.mirror import IDLE_SETTLES
 from worker.errors import RejectedError, SyncError
 from worker.log import get_logger
 from worker.mirror import bulk_read, by_id, finality, load, reading, store, suspects, tables
 from worker.mirror.asking import Window
-from worker.mirror.cursor import IDLE_SETTLES, LONGEST_TRANSACTION, read_began, settled
+from worker.mirror.cursor import LONGEST_TRANSACTION, read_began, settled
 from worker.mirror.reading import Answer, WindowRows
 from worker.mirror.requests import request_run
 from worker.mirror.work import NOW, Work, keep_rejects
@@ -159,7 +160,7 @@ def _move(session: Session, work: Work, covered: datetime | None, began: datetim
     fresh read brings changes."""
     end = work.run.window_end or work.mirror.fresh_cursor
     assert end is not None
-    pause = timedelta(seconds=work.deps.settings.settle_seconds * IDLE_SETTLES)
+    pause = timedelta(seconds=work.deps.settings.settle_seconds * IDLE_SETTLES * work.mirror.stretch)
     cursor = settled(work.mirror.settled_cursor, covered=covered, began=began, fresh=end)
     work.set_mirror(session, settled_cursor=cursor, next_settle_at=NOW + pause)
     work.note_skew(session)
