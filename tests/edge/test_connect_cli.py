@@ -1,6 +1,5 @@
 """`sfsync connect`, `disconnect` and `keys`, as an operator runs them, against a local org."""
 
-import html
 import json
 import os
 import re
@@ -10,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 
+from tests.consent import sign_in
 from tests.org import ROOT, Org, start_org
 from worker.cli.output import Exit
 from worker.db import Database
@@ -83,28 +83,6 @@ def begun(env: Env) -> tuple["subprocess.Popen[str]", str]:
         if found := re.search(r"http\S+/services/oauth2/authorize\?\S+", line):
             return process, found.group()
     raise AssertionError("no address was printed")
-
-
-def sign_in(org: Org, url: str, *, approve: bool, browser: requests.Session | None = None) -> requests.Response:
-    """What a person does in the browser: log in, then approve or deny."""
-    with browser or requests.Session() as browser:
-        page = browser.get(url, timeout=30)
-        for _ in range(3):
-            form = re.search(r"<form[^>]*>.*?</form>", page.text, re.S)
-            if form is None:
-                return page
-            action = re.search(r'action="([^"]*)"', form.group())
-            fields = dict(re.findall(r'<input[^>]*name="([^"]*)"[^>]*value="([^"]*)"', form.group()))
-            values = {name: html.unescape(value) for name, value in fields.items()}
-            values |= {"username": org.username, "password": org.password}
-            buttons = re.findall(r'<button[^>]*name="([^"]*)"[^>]*value="([^"]*)"', form.group())
-            if buttons:
-                name, value = buttons[0 if approve else -1]
-                values[name] = value
-            page = browser.post(
-                urljoin(page.url, html.unescape(action.group(1)) if action else ""), data=values, timeout=30
-            )
-        return page
 
 
 def test_a_person_connects_by_the_browser(env: Env, org: Org) -> None:

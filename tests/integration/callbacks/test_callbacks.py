@@ -7,9 +7,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from tests.integration.tokens.issuer import connected, issuing, settings_for
+from tests.receiver import Receiver, receiving
 from worker import lanes
 from worker.callbacks import checking, deliver, store
 from worker.callbacks.calling import Caller
@@ -34,39 +34,10 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 VAULT = Vault([b"k" * 32])
 
 
-@dataclass
-class Receiver:
-    """A caller's server: keeps what it gets, answers what it is told to."""
-
-    url: str = ""
-    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    kept = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            kept.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            status, more = kept.answers.pop(0) if kept.answers else (204, {})
-            self.send_response(status)
-            for name, value in more.items():
-                self.send_header(name, value)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    kept.url = f"http://127.0.0.1:{server.server_port}/hook?x=1"
-    yield kept
-    server.shutdown()
-    server.server_close()
+    with receiving() as receiver:
+        yield receiver
 
 
 @pytest.fixture
