@@ -27,10 +27,14 @@ from worker.settings import Settings
 
 START = datetime(2026, 11, 28, 0, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
+MOMENT = timedelta(seconds=1)
 
 DUE = """
 SELECT r.id, r.kind, m.id AS mirror_id, m.object FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id
  WHERE r.state = 'ready' ORDER BY r.id
+"""
+SOON = """
+SELECT min(at) FROM sfsync.mirrors, unnest(ARRAY[next_refresh_at, next_settle_at]) AS at WHERE at > :now
 """
 DONE = """
 WITH done AS (UPDATE sfsync.runs SET state = 'done', finished_at = :now WHERE id = :id RETURNING mirror_id, kind)
@@ -82,7 +86,7 @@ class Day:
             self.fewest_left = min(self.fewest_left, self.allowed - self.used())
 
     def go_on(self) -> None:
-        """One step of the clock: the org's own count, the planner, and every read that is due."""
+        """The org's own count, the planner, and every read that is due; then the clock goes on to what is due next, by a step at most."""
         planning.ask_limits(self.database, lambda _: _Client(self), now=self.now)  # type: ignore[arg-type, return-value]
         self.ledger.write()
         planning.plan(self.database, self.settings, now=self.now)
@@ -97,7 +101,9 @@ class Day:
             if row.kind == "settle":
                 self._read([row])
         self.ledger.write()
-        self.now += self.step
+        with self.database.transaction() as session:
+            soon = session.scalar(text(SOON), {"now": self.now}) or self.now + self.step
+        self.now = min(self.now + self.step, max(soon, self.now + MOMENT))
 
     def _read(self, rows: Sequence[Any]) -> None:
         """These runs by one call; those that were refused stay ready, and come again with the next step."""

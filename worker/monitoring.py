@@ -1,4 +1,4 @@
-"""How fresh, how busy, how healthy: the numbers behind status, doctor, health and metrics. Everything is read from Postgres.
+"""How fresh, how busy: the numbers behind status, doctor, health and metrics. Everything is read from Postgres.
 
 Lags are in seconds. `fresh_lag`: since the org's time up to which changes were read. `settled_lag`: since the time up to
 which the mirror is known complete (None until a settling read has run).
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import psycopg
-import redis
 from psycopg import sql
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -20,7 +18,6 @@ from worker.budget import report
 from worker.db import Database, raw
 from worker.settings import Settings
 
-OVERDUE_SECONDS = 60.0  # a due time that nobody dealt with for this long
 COUNTED_MIRRORS = 50  # up to so many, small mirrors are counted exactly
 ALIVE_SECONDS = 10.0  # a process that was not seen for this long is taken for gone
 
@@ -83,16 +80,6 @@ SELECT name, role, lanes, pid, host, started_at, steps, extract(epoch FROM clock
        extract(epoch FROM clock_timestamp() - last_step_at) AS step_seconds
   FROM sfsync.processes WHERE seen_at > clock_timestamp() - interval '1 hour' ORDER BY role, name
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One part's health: "healthy", "degraded" or "unhealthy", why, and what to do about it (empty when healthy)."""
-
-    name: str
-    status: str
-    message: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,190 +162,6 @@ def _count(session: Session, mirrors: list[dict[str, Any]]) -> None:
             assert count is not None
             rows = count[0]
         mirror["records"] = None if rows is None or rows < 0 else int(rows)
-
-
-def checks(database: Database, settings: Settings) -> list[Check]:
-    """Database, broker, workers, beat, connections, allowances, mirrors and actions, each looked at for real."""
-    try:
-        seen = status(database, settings, counted=False)
-    except psycopg.Error as error:
-        return [_database_down(error)]
-    except Exception as error:  # SQLAlchemy wraps what the driver says
-        if isinstance(error.__cause__, psycopg.Error):
-            return [_database_down(error.__cause__)]
-        raise
-    return checks_of(seen, settings)
-
-
-def checks_of(seen: Status, settings: Settings) -> list[Check]:
-    """The checks of what was seen; the broker is pinged now."""
-    return [
-        Check("database", "healthy", "PostgreSQL answers"),
-        broker_check(settings.redis_url.get_secret_value()),
-        *_worker_checks(seen),
-        _beat_check(seen),
-        *_connection_checks(seen),
-        *_allowance_checks(seen, settings),
-        *_mirror_checks(seen, settings),
-        *_action_checks(seen, settings),
-        *_trigger_checks(seen),
-    ]
-
-
-def _database_down(error: psycopg.Error) -> Check:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return Check("database", "unhealthy", f"PostgreSQL does not answer: {reason}", "start it, or mend DATABASE_URL")
-
-
-def broker_check(redis_url: str) -> Check:
-    """Ping Redis with short time-outs. Without it work goes on, a little later."""
-    client = redis.Redis.from_url(redis_url, socket_connect_timeout=1, socket_timeout=1)
-    try:
-        client.ping()
-    except redis.RedisError as error:
-        message = f"Redis does not answer ({type(error).__name__}): work goes on, up to a second later"
-        return Check("broker", "degraded", message, "start it, or mend REDIS_URL")
-    finally:
-        client.close()
-    return Check("broker", "healthy", "Redis answers")
-
-
-def _worker_checks(seen: Status) -> list[Check]:
-    found = []
-    for lane in ("actions", "refresh", "backfill"):
-        alive = [p for p in seen.processes if p["role"] == "worker" and p["alive"] and lane in p["lanes"].split()]
-        if alive:
-            steps = [p["step_seconds"] for p in alive if p["step_seconds"] is not None]
-            last = f", last step {min(steps):,.0f} s ago" if steps else ", no step yet"
-            found.append(Check(f"worker {lane}", "healthy", f"{len(alive)} at work{last}"))
-        else:
-            found.append(
-                Check(f"worker {lane}", "degraded", "no such worker was seen", f"start one: sfsync worker {lane}")
-            )
-    return found
-
-
-def _beat_check(seen: Status) -> Check:
-    if any(process["role"] == "beat" and process["alive"] for process in seen.processes):
-        return Check("beat", "healthy", "ticks")
-    return Check("beat", "degraded", "no tick was seen lately", "start it: sfsync beat")
-
-
-def _connection_checks(seen: Status) -> list[Check]:
-    if not seen.connections:
-        return [Check("connections", "degraded", "there is none yet", "sfsync connect --user-id YOU")]
-    return [
-        Check(f"connection {row['user_id']}", "healthy", f"{row['username'] or row['instance_url']}")
-        if row["state"] == "active"
-        else Check(
-            f"connection {row['user_id']}",
-            "unhealthy",
-            f"{row['state']}: {row['state_reason'] or 'no reason given'}; its work waits",
-            f"sfsync connect --user-id {row['user_id']}",
-        )
-        for row in seen.connections
-    ]
-
-
-def _allowance_checks(seen: Status, settings: Settings) -> list[Check]:
-    return [_allowance_check(org, settings) for org in seen.orgs if org["max"]]
-
-
-def _allowance_check(org: dict[str, Any], settings: Settings) -> Check:
-    name = f"allowance {org['organization_id']}"
-    used = f"{org['used']:,} of {org['max']:,} API calls of 24 hours are used"
-    spent_on = "sfsync status --usage shows what for; fewer mirrors, longer intervals or more calls help"
-    if org["blocked_until"]:
-        return Check(name, "unhealthy", f"the org takes no calls now: {used}; all its work waits", spent_on)
-    if org["mirrors_paused"]:
-        return Check(
-            name, "unhealthy", f"refreshes pause: {used}, {org['reserve_left']:,} are kept for actions", spent_on
-        )
-    if org["left"] < org["max"] * settings.alert_allowance_share:
-        return Check(name, "degraded", f"{used}", spent_on)
-    if org["runs_out_at"]:
-        return Check(
-            name, "degraded", f"{used}; at this rate the rest ends at {org['runs_out_at']:%H:%M} UTC", spent_on
-        )
-    if org["mirrors_stretched"]:
-        text = f"{used}; {org['mirrors_stretched']} mirrors are refreshed less often than wanted"
-        return Check(name, "degraded", text, spent_on)
-    return Check(name, "healthy", used)
-
-
-def _mirror_checks(seen: Status, settings: Settings) -> list[Check]:
-    return [_mirror_check(row, settings) for row in seen.mirrors]
-
-
-def _mirror_check(row: dict[str, Any], settings: Settings) -> Check:
-    name = f"mirror {row['user_id']}/{row['object']}"
-    again = f"sfsync mirror --user-id {row['user_id']} --object {row['object']}"
-    behind = row["fresh_lag"]
-    late = row["state"] == "live" and behind > max(settings.alert_lag_seconds, 2 * row["effective_seconds"])
-    if row["state"] == "paused":
-        return Check(name, "unhealthy", f"paused: {row['state_reason']}", again)
-    if row["run_held"]:
-        remedy = f"sfsync removals list, then confirm or refuse {row['run_id']}"
-        return Check(name, "degraded", f"{row['run_error']}: a person must decide", remedy)
-    if row["run_state"] == "parked":
-        return Check(name, "unhealthy", f"its {row['run_kind']} was given up: {row['run_error']}", again)
-    if row["lost_since"] is not None:
-        text = f"the org no longer shows the object (since {row['lost_since']:%Y-%m-%d %H:%M}); its records stand still"
-        remedy = f"see sfsync drift --user-id {row['user_id']}; it goes on by itself when the object is back"
-        return Check(name, "degraded", text, remedy)
-    if (row["differences"] or 0) > (row["repaired"] or 0):
-        text = f"{row['differences']} records differed"
-        return Check(name, "degraded", text, f"sfsync verify --user-id {row['user_id']} --repair")
-    if late and row["connection_state"] == "active":
-        why = row["state_reason"] or row["effective_reason"] or "no reason is known"
-        remedy = f"see that `sfsync worker refresh` runs, then: {again}"
-        return Check(name, "degraded", f"{behind:,.0f} s behind: {why}", remedy)
-    if row["effective_reason"]:
-        text = (
-            f"{behind:,.0f} s behind; every {row['effective_seconds']:,.0f} s instead of {row['wanted_seconds']:,.0f}"
-        )
-        return Check(name, "healthy", text)
-    return Check(name, "healthy", row["state"] + ("" if behind is None else f", {behind:.0f} s behind"))
-
-
-def _action_checks(seen: Status, settings: Settings) -> list[Check]:
-    found = [
-        Check(
-            "actions held", "degraded", f"{row['count']} held: a person must decide", "sfsync actions list --state held"
-        )
-        for row in seen.actions
-        if row["state"] == "held"
-    ]
-    waiting = [row for row in seen.actions if row["state"] in UNFINISHED and row["state"] != "held"]
-    oldest = max((row["oldest_seconds"] for row in waiting), default=0.0)
-    if oldest > settings.alert_undelivered_seconds:
-        text = f"the oldest of {sum(row['count'] for row in waiting):,} undelivered actions waits for {oldest:,.0f} s"
-        remedy = "see that `sfsync worker actions` runs; sfsync actions list --state ready says why each waits"
-        found.append(Check("actions", "degraded", text, remedy))
-    else:
-        found.append(Check("actions", "healthy", f"{sum(row['count'] for row in waiting):,} undelivered"))
-    return found
-
-
-def _trigger_checks(seen: Status) -> list[Check]:
-    enabled = [row for row in seen.triggers if row["enabled"]]
-    overdue = [row for row in enabled if (row["overdue_seconds"] or 0) > OVERDUE_SECONDS]
-    failed = [row for row in enabled if row["failed"]]
-    found = []
-    if overdue:
-        longest = max(row["overdue_seconds"] for row in overdue)
-        message = f"{len(overdue)} are overdue, one by {longest:.0f} s: nobody fires them"
-        found.append(Check("triggers", "degraded", message, "start a worker: sfsync worker refresh"))
-    for row in failed:
-        name = f"trigger {row['user_id']}/{row['name']}"
-        found.append(Check(name, "degraded", f"it failed last: {row['reason']}", f"sfsync triggers show {row['id']}"))
-    return found or ([Check("triggers", "healthy", f"{len(enabled)} enabled")] if enabled else [])
-
-
-def overall(found: list[Check]) -> str:
-    """The worst of the checks."""
-    order = ("healthy", "degraded", "unhealthy")
-    return max((check.status for check in found), key=order.index, default="healthy")
 
 
 def timestamp() -> str:

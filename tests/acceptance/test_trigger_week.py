@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.integration.actions.conftest import CONTACT
+from tests.describes import CONTACT
 from tests.org import ROOT
 from tests.waiting import until
 from worker.db import Database

@@ -5,26 +5,16 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from tests.integration.conftest import Rows
 from worker import pulse
 from worker.cli.main import app
 from worker.cli.output import Exit
 from worker.db import Database
 
 Ask = Callable[[str], dict[str, Any]]
-Sql = Callable[[str], None]
-
-
-@pytest.fixture
-def sql(database_url: str) -> Sql:
-    def run(statement: str) -> None:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    return run
 
 
 @pytest.fixture
@@ -47,23 +37,23 @@ def beat(database: Database, service: str, lanes: str, steps: int = 0) -> None:
         pulse.beat(session, service, "worker", lanes, steps=steps)
 
 
-def test_a_worker_is_alive_while_it_is_seen(ask: Ask, database: Database, sql: Sql) -> None:
+def test_a_worker_is_alive_while_it_is_seen(ask: Ask, database: Database, rows: Rows) -> None:
     assert "has started" in ask("actions")["trouble"]
     beat(database, "actions", "actions")
     assert ask("actions")["alive"]
     assert not ask("refresh")["alive"]
-    sql("UPDATE sfsync.processes SET seen_at = clock_timestamp() - interval '31 s'")
+    rows("UPDATE sfsync.processes SET seen_at = clock_timestamp() - interval '31 s'")
     assert "not seen for 31 s" in ask("actions")["trouble"]
     beat(database, "actions", "actions")
-    sql("UPDATE sfsync.processes SET host = 'another'")
+    rows("UPDATE sfsync.processes SET host = 'another'")
     assert socket.gethostname() in ask("actions")["trouble"]
 
 
-def test_a_worker_that_ends_no_step_is_dead_only_while_there_is_work(ask: Ask, database: Database, sql: Sql) -> None:
+def test_a_worker_that_ends_no_step_is_dead_only_while_there_is_work(ask: Ask, database: Database, rows: Rows) -> None:
     beat(database, "refresh", "refresh upkeep", steps=1)
-    sql("UPDATE sfsync.processes SET last_step_at = clock_timestamp() - interval '10 min'")
+    rows("UPDATE sfsync.processes SET last_step_at = clock_timestamp() - interval '10 min'")
     assert ask("refresh")["alive"]
-    sql(
+    rows(
         """
         INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token)
         VALUES ('u', 'refresh_token', 'https://login.salesforce.com', 's', 'x');
@@ -76,10 +66,10 @@ def test_a_worker_that_ends_no_step_is_dead_only_while_there_is_work(ask: Ask, d
     assert ask("refresh")["alive"]
 
 
-def test_beat_is_alive_while_its_ticks_arrive(ask: Ask, database: Database, sql: Sql) -> None:
+def test_beat_is_alive_while_its_ticks_arrive(ask: Ask, database: Database, rows: Rows) -> None:
     assert "no tick yet" in ask("beat")["trouble"]
     with database.transaction() as session:
         pulse.tick(session)
     assert ask("beat")["alive"]
-    sql("UPDATE sfsync.processes SET seen_at = clock_timestamp() - interval '1 min'")
+    rows("UPDATE sfsync.processes SET seen_at = clock_timestamp() - interval '1 min'")
     assert "Redis" in ask("beat")["trouble"]

@@ -1,13 +1,12 @@
 """The ledger: permits in blocks, bookings, the org's own count, slots; over several processes and several orgs."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
+from tests.integration.conftest import Rows
 from worker.attribution import attributed
 from worker.budget import policy
 from worker.budget.accounts import may_spend
@@ -20,8 +19,6 @@ from worker.settings import Settings, load_settings
 
 ORG = "00D000000000001AAA"
 NOON = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
-
-Sql = Callable[..., Any]
 
 
 class World:
@@ -43,19 +40,9 @@ class World:
 
 
 @pytest.fixture
-def sql(database_url: str) -> Sql:
-    def run(statement: str) -> Any:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else None
-
-    return run
-
-
-@pytest.fixture
-def world(database: Database, database_url: str, sql: Sql) -> World:
+def world(database: Database, database_url: str, rows: Rows) -> World:
     for number, (user, org) in enumerate((("a", ORG), ("b", ORG), ("c", "00D000000000002AAA")), start=1):
-        sql(
+        rows(
             "INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, organization_id)"
             f" VALUES ('{user}', 'refresh_token', 'https://login.salesforce.com', 's{number}', 'x', '{org}')"
         )
@@ -80,17 +67,17 @@ def as_long_as_permitted(ledger: Ledger, lane: str, *, written: bool = False) ->
     raise AssertionError("nobody stops it")
 
 
-def test_a_block_is_taken_once_and_spent_in_memory(world: World, sql: Sql) -> None:
+def test_a_block_is_taken_once_and_spent_in_memory(world: World, rows: Rows) -> None:
     ledger = world.ledger()
     call(ledger, "refresh", says=world.said(1))
     for _ in range(policy.BLOCK - 1):
         call(ledger, "refresh")
-    assert sql("SELECT permits FROM sfsync.orgs")[0][0] == {str(int(NOON.timestamp())): policy.BLOCK}
+    assert rows("SELECT permits FROM sfsync.orgs")[0][0] == {str(int(NOON.timestamp())): policy.BLOCK}
     call(ledger, "refresh")
-    assert sum(sql("SELECT permits FROM sfsync.orgs")[0][0].values()) == 2 * policy.BLOCK
+    assert sum(rows("SELECT permits FROM sfsync.orgs")[0][0].values()) == 2 * policy.BLOCK
 
 
-def test_calls_are_booked_by_hour_object_lane_and_cause(world: World, sql: Sql) -> None:
+def test_calls_are_booked_by_hour_object_lane_and_cause(world: World, rows: Rows) -> None:
     ledger = world.ledger()
     call(ledger, "refresh", kind=Kind.QUERY_JOB)
     call(ledger, "refresh")
@@ -100,59 +87,61 @@ def test_calls_are_booked_by_hour_object_lane_and_cause(world: World, sql: Sql) 
         ledger.meter(1).bulk(bytes=500)
     ledger.write()
     ledger.write()
-    assert sql("SELECT hour, object, lane, cause, calls, query_jobs, result_bytes FROM sfsync.usage ORDER BY 1, 3") == [
+    assert rows(
+        "SELECT hour, object, lane, cause, calls, query_jobs, result_bytes FROM sfsync.usage ORDER BY 1, 3"
+    ) == [
         (NOON + timedelta(hours=1), "Contact", "actions", "test", 1, 0, 0),
         (NOON + timedelta(hours=1), "Contact", "refresh", "test", 2, 1, 500),
     ]
 
 
-def test_a_call_outside_a_step_is_booked_under_the_process(world: World, sql: Sql) -> None:
+def test_a_call_outside_a_step_is_booked_under_the_process(world: World, rows: Rows) -> None:
     ledger = world.ledger()
     ledger.lane = "shim"
     with ledger.meter(1).permit(Kind.CALL) as permit:
         permit.used = True
     ledger.write()
-    assert sql("SELECT lane, cause, calls FROM sfsync.usage") == [("shim", "other", 1)]
+    assert rows("SELECT lane, cause, calls FROM sfsync.usage") == [("shim", "other", 1)]
 
 
-def test_what_never_left_is_neither_booked_nor_spent(world: World, sql: Sql) -> None:
+def test_what_never_left_is_neither_booked_nor_spent(world: World, rows: Rows) -> None:
     ledger = world.ledger()
     for _ in range(3 * policy.BLOCK):
         with ledger.meter(1).permit(Kind.CALL):
             pass
     ledger.write()
-    assert sql("SELECT count(*) FROM sfsync.usage") == [(0,)]
-    assert sum(sql("SELECT permits FROM sfsync.orgs")[0][0].values()) == policy.BLOCK
+    assert rows("SELECT count(*) FROM sfsync.usage") == [(0,)]
+    assert sum(rows("SELECT permits FROM sfsync.orgs")[0][0].values()) == policy.BLOCK
 
 
-def test_the_token_endpoint_costs_nothing(world: World, sql: Sql) -> None:
+def test_the_token_endpoint_costs_nothing(world: World, rows: Rows) -> None:
     ledger = world.ledger()
     call(ledger, "refresh", kind=Kind.FREE)
     ledger.write()
-    assert sql("SELECT count(*) FROM sfsync.orgs") == [(0,)]
+    assert rows("SELECT count(*) FROM sfsync.orgs") == [(0,)]
 
 
-def test_the_newest_count_of_the_org_wins(world: World, sql: Sql) -> None:
+def test_the_newest_count_of_the_org_wins(world: World, rows: Rows) -> None:
     one, other = world.ledger(), world.ledger()
     call(one, "refresh", says=world.said(100))
     world.now += timedelta(seconds=5)
     call(other, "refresh", connection=2, says=world.said(40))
     other.write()
     one.write()
-    assert sql("SELECT api_used, api_max, api_reported_at FROM sfsync.orgs") == [(40, 1000, world.now)]
+    assert rows("SELECT api_used, api_max, api_reported_at FROM sfsync.orgs") == [(40, 1000, world.now)]
 
 
-def test_calls_without_a_count_are_added_to_it(world: World, sql: Sql) -> None:
+def test_calls_without_a_count_are_added_to_it(world: World, rows: Rows) -> None:
     ledger = world.ledger()
     call(ledger, "refresh", says=world.said(100))
     call(ledger, "backfill")
     ledger.write()
     call(ledger, "backfill")
     ledger.write()
-    assert sql("SELECT api_used FROM sfsync.orgs") == [(102,)]
+    assert rows("SELECT api_used FROM sfsync.orgs") == [(102,)]
 
 
-def test_refreshes_leave_the_reserve_to_actions(world: World, sql: Sql) -> None:
+def test_refreshes_leave_the_reserve_to_actions(world: World, rows: Rows) -> None:
     ledger = world.ledger(reserve_share=0.2)
     call(ledger, "refresh", says=world.said(790))
     ledger.close()
@@ -166,7 +155,7 @@ def test_refreshes_leave_the_reserve_to_actions(world: World, sql: Sql) -> None:
     made, told = as_long_as_permitted(other, "actions", written=True)
     assert made == 200
     assert "1,000 of 1,000" in str(told)
-    assert sql("SELECT reserve_left FROM sfsync.orgs") == [(0,)]
+    assert rows("SELECT reserve_left FROM sfsync.orgs") == [(0,)]
 
 
 def test_several_processes_and_connections_never_pass_the_allowance(world: World) -> None:
@@ -195,7 +184,7 @@ def test_a_killed_process_loses_its_block_until_it_lapses(world: World) -> None:
     call(heir, "refresh")
 
 
-def test_all_spent_by_the_orgs_word_stops_every_process_until_its_count_falls(world: World, sql: Sql) -> None:
+def test_all_spent_by_the_orgs_word_stops_every_process_until_its_count_falls(world: World, rows: Rows) -> None:
     one, other = world.ledger(), world.ledger()
     call(one, "actions", says=world.said(500))
     call(other, "actions")
@@ -215,10 +204,10 @@ def test_too_many_at_once_is_not_all_spent(world: World) -> None:
     call(ledger, "actions")
 
 
-def test_bulk_jobs_stop_at_the_days_allowance(world: World, sql: Sql) -> None:
+def test_bulk_jobs_stop_at_the_days_allowance(world: World, rows: Rows) -> None:
     ledger = world.ledger()
     call(ledger, "backfill", kind=Kind.QUERY_JOB)
-    sql('UPDATE sfsync.orgs SET limits = \'{"DailyBulkV2QueryJobs": {"Max": 10, "Remaining": 0}}\'')
+    rows('UPDATE sfsync.orgs SET limits = \'{"DailyBulkV2QueryJobs": {"Max": 10, "Remaining": 0}}\'')
     with pytest.raises(OverBudgetError, match="10 of 10 Bulk query jobs"):
         call(ledger, "backfill", kind=Kind.QUERY_JOB)
     call(ledger, "backfill", kind=Kind.INGEST_JOB)
@@ -249,32 +238,32 @@ def test_calls_at_once_are_capped_over_all_processes_and_some_are_kept_for_actio
             hold(held, other, "actions")
 
 
-def test_an_idle_process_gives_its_block_back(world: World, sql: Sql) -> None:
+def test_an_idle_process_gives_its_block_back(world: World, rows: Rows) -> None:
     ledger = world.ledger()
     call(ledger, "refresh", says=world.said(1))
     ledger.write()
     world.now += timedelta(seconds=31)
     ledger.write()
-    assert sql("SELECT permits FROM sfsync.orgs") == [({},)]
+    assert rows("SELECT permits FROM sfsync.orgs") == [({},)]
 
 
-def test_upkeep_that_needs_many_calls_is_begun_only_where_the_policy_has_room(database: Database, sql: Sql) -> None:
-    sql(
+def test_upkeep_that_needs_many_calls_is_begun_only_where_the_policy_has_room(database: Database, rows: Rows) -> None:
+    rows(
         "INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, organization_id)"
         f" VALUES ('may', 'refresh_token', 'x', 'may', 'x', '{ORG}')"
     )
-    ((connection_id,),) = sql("SELECT id FROM salesforce_oauth_tokens WHERE user_id = 'may'")
+    ((connection_id,),) = rows("SELECT id FROM salesforce_oauth_tokens WHERE user_id = 'may'")
 
     def may(calls: int) -> bool:
         with database.transaction() as session:
             return may_spend(session, connection_id, calls, "upkeep", NOON, 0.2)
 
     assert may(1_000)  # the org has not said anything yet
-    sql(
+    rows(
         "INSERT INTO sfsync.orgs (organization_id) VALUES ('" + ORG + "') ON CONFLICT DO NOTHING;"
         " UPDATE sfsync.orgs SET api_used = 785, api_max = 1000, reserve_left = NULL, blocked_until = NULL, permits = '{}'"
     )
     assert may(15)
     assert not may(16)  # 200 are kept for actions
-    sql(f"UPDATE sfsync.orgs SET api_used = 0, blocked_until = '{NOON + timedelta(minutes=1)}'")
+    rows(f"UPDATE sfsync.orgs SET api_used = 0, blocked_until = '{NOON + timedelta(minutes=1)}'")
     assert not may(1)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from worker import monitoring
 from worker.budget import report
+from worker.checks import Check, is_somebodys, look
 from worker.cli import status as status_commands
 from worker.db import Database
 from worker.local_servers import free_port
@@ -48,8 +49,8 @@ def sql(database_url: str) -> Iterator[Sql]:
         yield run
 
 
-def check(database: Database, settings: Settings, name: str) -> monitoring.Check:
-    return next(one for one in monitoring.checks(database, settings) if one.name == name)
+def check(database: Database, settings: Settings, name: str) -> Check:
+    return next(one for one in look(database, settings) if one.name == name)
 
 
 def action(sql: Sql, state: str, age: str) -> None:
@@ -183,3 +184,90 @@ def test_usage_is_shown_by_object_lane_and_cause(
     text = CliRunner().invoke(app, ["status", "--usage"])
     assert "load/manual" in text.output
     assert CliRunner().invoke(app, ["status"]).exit_code == 0
+
+
+USER = "(SELECT id FROM salesforce_oauth_tokens)"
+
+
+@pytest.mark.parametrize(
+    ("ill", "name", "status", "words", "remedy"),
+    [
+        ("SELECT 1", "worker actions", "degraded", "no such worker", "sfsync worker actions"),
+        ("SELECT 1", "beat", "degraded", "no tick", "sfsync beat"),
+        ("SELECT 1", "broker", "degraded", "work goes on", "REDIS_URL"),
+        ("DELETE FROM salesforce_oauth_tokens", "connections", "degraded", "none yet", "sfsync connect"),
+        (
+            "UPDATE salesforce_oauth_tokens SET state = 'revoked', state_reason = 'expired'",
+            "connection u",
+            "unhealthy",
+            "revoked: expired; its work waits",
+            "sfsync connect --user-id u",
+        ),
+        (
+            "UPDATE salesforce_oauth_tokens SET access_token = 'v1|deadbeef|x|y'",
+            "keys",
+            "unhealthy",
+            "1 stored secrets",
+            "add the former key",
+        ),
+        (
+            "UPDATE sfsync.mirrors SET state = 'paused', state_reason = 'by hand'",
+            "mirror u/Contact",
+            "unhealthy",
+            "by hand",
+            "sfsync mirror --user-id u --object Contact",
+        ),
+        (
+            "UPDATE sfsync.mirrors SET lost_since = clock_timestamp()",
+            "mirror u/Contact",
+            "degraded",
+            "no longer shows",
+            "sfsync drift",
+        ),
+        (
+            f"INSERT INTO sfsync.callback_endpoints (connection_id, url, disabled_at, disabled_reason)"
+            f" VALUES ({USER}, 'https://x.example/hook', clock_timestamp(), 'it answered 410')",
+            "callbacks u",
+            "degraded",
+            "it answered 410",
+            "sfsync callbacks enable",
+        ),
+        (
+            f"INSERT INTO sfsync.usage (organization_id, hour, object, lane, cause, calls, query_jobs)"
+            f" VALUES ('{ORG}', clock_timestamp(), 'Contact', 'backfill', 'load/manual', 1, 9500)",
+            f"allowance {ORG}",
+            "degraded",
+            "9,500 of 10,000 Bulk query jobs",
+            "status --usage",
+        ),
+        ("DROP TABLE sfsync.firings CASCADE", "database", "unhealthy", "not of this version", "sfsync migrate"),
+    ],
+)
+def test_every_ill_is_told_with_what_to_do(
+    database: Database, settings: Settings, sql: Sql, ill: str, name: str, status: str, words: str, remedy: str
+) -> None:
+    sql(ill)
+    found = check(database, settings, name)
+    assert found.status == status
+    assert words in found.message
+    assert remedy in found.remedy
+
+
+def test_a_postgres_that_is_away_is_told(settings: Settings) -> None:
+    nowhere = Database(f"postgresql://u@127.0.0.1:{free_port()}/x")
+    (found,) = look(nowhere, settings)
+    assert (found.name, found.status) == ("database", "unhealthy")
+    assert "DATABASE_URL" in found.remedy
+
+
+def test_what_is_somebodys_is_not_for_everybody(database: Database, settings: Settings, sql: Sql) -> None:
+    sql(
+        "INSERT INTO sfsync.triggers (connection_id, name, type, workflow_action, work, anchor, missed, missed_limit, grace_seconds, overlap)"
+        f" VALUES ({USER}, 'hush', 'manual_trigger', 'process_data', '{{}}', clock_timestamp(), 'once', 10, 60, 'allow');"
+        "INSERT INTO sfsync.firings (trigger_id, cause, work, parameters, state, reason, finished_at)"
+        " SELECT id, 'manual', '{}', '{}', 'failed', 'why', clock_timestamp() FROM sfsync.triggers"
+    )
+    found = look(database, settings)
+    assert "trigger u/hush" in [one.name for one in found]
+    shown = " ".join(one.name for one in found if not is_somebodys(one))
+    assert not any(word in shown for word in ("u/", "hush", ORG, "connection u"))

@@ -1,14 +1,12 @@
 """Whose turn it is: orgs take turns, however much one of them has waiting. Turns are counted, not time."""
 
 import threading
-from collections.abc import Callable
-from typing import Any
 
-import psycopg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from tests.integration.conftest import Rows
 from worker import lanes
 from worker.actions.due import due_queues
 from worker.db import Database
@@ -20,23 +18,11 @@ from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.steps import Done, Step
 
-Sql = Callable[..., Any]
-
 
 @pytest.fixture
-def sql(database_url: str) -> Sql:
-    def run(statement: str, *values: object) -> Any:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else None
-
-    return run
-
-
-@pytest.fixture
-def connections(sql: Sql) -> list[int]:
+def connections(rows: Rows) -> list[int]:
     """Three connections: two of the org `busy`, one of `quiet`."""
-    made = sql(
+    made = rows(
         """
         INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, organization_id)
         SELECT 'user' || n, 'refresh_token', 'https://login.salesforce.com', 's' || n, 'x', CASE WHEN n < 3 THEN 'busy' ELSE 'quiet' END
@@ -46,8 +32,8 @@ def connections(sql: Sql) -> list[int]:
     return [row[0] for row in made]
 
 
-def queues(sql: Sql, connection_id: int, count: int) -> list[int]:
-    rows = sql(
+def queues(rows: Rows, connection_id: int, count: int) -> list[int]:
+    rows = rows(
         "INSERT INTO sfsync.action_queues (connection_id, object, next_due_at)"
         " SELECT %s, 'Object' || n, clock_timestamp() FROM generate_series(1, %s) n RETURNING id",
         connection_id,
@@ -57,26 +43,26 @@ def queues(sql: Sql, connection_id: int, count: int) -> list[int]:
 
 
 def test_the_single_queue_of_one_org_comes_second_at_the_latest(
-    sql: Sql, database: Database, connections: list[int]
+    rows: Rows, database: Database, connections: list[int]
 ) -> None:
-    queues(sql, connections[0], 30)
-    queues(sql, connections[1], 30)
-    (single,) = queues(sql, connections[2], 1)
+    queues(rows, connections[0], 30)
+    queues(rows, connections[1], 30)
+    (single,) = queues(rows, connections[2], 1)
     with database.transaction() as session:
         assert single in [row.id for row in due_queues(session, 2)]
 
 
 def test_within_an_org_the_queue_served_longest_ago_comes_first(
-    sql: Sql, database: Database, connections: list[int]
+    rows: Rows, database: Database, connections: list[int]
 ) -> None:
-    several = queues(sql, connections[0], 3)
-    sql("UPDATE sfsync.action_queues SET last_served_at = clock_timestamp() - id * interval '1 s'")
+    several = queues(rows, connections[0], 3)
+    rows("UPDATE sfsync.action_queues SET last_served_at = clock_timestamp() - id * interval '1 s'")
     with database.transaction() as session:
         assert [row.id for row in due_queues(session, 9)] == several[::-1]
 
 
-def runs(sql: Sql, connection_id: int, count: int) -> list[int]:
-    rows = sql(
+def runs(rows: Rows, connection_id: int, count: int) -> list[int]:
+    rows = rows(
         """
         WITH m AS (INSERT INTO sfsync.mirrors (connection_id, object, table_name)
                    SELECT %s, 'Object' || n, 'object' || n FROM generate_series(1, %s) n RETURNING id)
@@ -88,18 +74,18 @@ def runs(sql: Sql, connection_id: int, count: int) -> list[int]:
     return [row[0] for row in rows]
 
 
-def test_what_an_org_has_in_hand_counts_as_its_turns(sql: Sql, database: Database, connections: list[int]) -> None:
-    flood = [*runs(sql, connections[0], 10), *runs(sql, connections[1], 10)]
-    sql("UPDATE sfsync.runs SET claim_until = clock_timestamp() + interval '1 hour' WHERE id = ANY(%s)", flood[:5])
-    few = runs(sql, connections[2], 4)
+def test_what_an_org_has_in_hand_counts_as_its_turns(rows: Rows, database: Database, connections: list[int]) -> None:
+    flood = [*runs(rows, connections[0], 10), *runs(rows, connections[1], 10)]
+    rows("UPDATE sfsync.runs SET claim_until = clock_timestamp() + interval '1 hour' WHERE id = ANY(%s)", flood[:5])
+    few = runs(rows, connections[2], 4)
     with database.transaction() as session:
         assert [row.id for row in due_runs(session, "refresh", 5)] == [*few, flood[5]]
 
 
 def test_a_flood_of_one_org_leaves_a_slot_to_another(
-    database_url: str, sql: Sql, connections: list[int], monkeypatch: pytest.MonkeyPatch
+    database_url: str, rows: Rows, connections: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flood = queues(sql, connections[0], 20)
+    flood = queues(rows, connections[0], 20)
     begun: list[int] = []
     full, served, go_on = threading.Event(), threading.Event(), threading.Event()
 
@@ -125,7 +111,7 @@ def test_a_flood_of_one_org_leaves_a_slot_to_another(
     poller.start()
     try:
         assert full.wait(60)
-        (single,) = queues(sql, connections[2], 1)
+        (single,) = queues(rows, connections[2], 1)
         assert served.wait(60), "the flood holds every slot"
         assert len([one for one in begun if one in flood]) == 3
         assert begun[3] == single
@@ -138,10 +124,10 @@ def test_a_flood_of_one_org_leaves_a_slot_to_another(
 
 
 def test_a_deep_queue_is_served_by_several_steps_but_never_by_all(
-    database_url: str, sql: Sql, connections: list[int], monkeypatch: pytest.MonkeyPatch
+    database_url: str, rows: Rows, connections: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (deep,) = queues(sql, connections[0], 1)
-    sql(
+    (deep,) = queues(rows, connections[0], 1)
+    rows(
         """
         INSERT INTO sfsync.actions (id, connection_id, object, operation, fields, content_hash, order_key, ticket, state, source)
         SELECT gen_random_uuid(), %s, 'Object1', 'create', '{}', decode(repeat('00', 32), 'hex'), n::text, 1, 'ready', 'cli' FROM generate_series(1, 300) n

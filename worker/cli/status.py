@@ -7,6 +7,7 @@ import typer
 
 from worker import monitoring
 from worker.budget import report
+from worker.checks import look, overall
 from worker.cli.opening import open_database
 from worker.cli.output import Exit, Json, age, console, show_json, show_table
 from worker.db import Database
@@ -191,13 +192,13 @@ def doctor(as_json: Json = False) -> None:
     """Look at every part and say what is wrong and what to do. Exits 6 when something is unhealthy."""
     settings = load_settings()
     database = Database(settings.database_url.get_secret_value(), pool_size=2, application="sfsync-cli")
-    found = monitoring.checks(database, settings)
+    found = look(database, settings)
     if as_json:
-        show_json({"status": monitoring.overall(found), "checks": [asdict(check) for check in found]})
+        show_json({"status": overall(found), "checks": [asdict(check) for check in found]})
     else:
         for check in found:
             console.print(f"{MARKS[check.status]} {check.name}: {check.message}", highlight=False)
             if check.remedy:
                 console.print(f"    → {check.remedy}", style="bold", highlight=False)
-    if monitoring.overall(found) == "unhealthy":
+    if overall(found) == "unhealthy":
         raise typer.Exit(Exit.UNAVAILABLE)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from time import monotonic
 
-from sqlalchemy import Interval, cast, func, or_, select
+from sqlalchemy import Interval, func, or_, select
 
 from models.mirror import Mirror, Run
 from worker import db
@@ -30,7 +30,8 @@ log = get_logger(__name__)
 
 # As cursor.describe_every. A mirror whose describe is older reads alone, and describes first.
 _STRETCH = func.greatest(1.0, func.coalesce(Mirror.effective_seconds, 0.0) / Mirror.refresh_seconds)
-_GOOD_FOR = func.least(cast(DESCRIBE_EVERY, Interval) * _STRETCH, cast(DESCRIBE_AT_LEAST, Interval))
+_GOOD_SECONDS = func.least(DESCRIBE_EVERY.total_seconds() * _STRETCH, DESCRIBE_AT_LEAST.total_seconds())
+_GOOD_FOR = func.make_interval(0, 0, 0, 0, 0, 0, _GOOD_SECONDS, type_=Interval)
 
 Take = Callable[[Work, Answer | Exception], Step | None]
 

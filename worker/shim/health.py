@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
 from worker import monitoring
+from worker.checks import is_somebodys, look, overall
 from worker.errors import RejectedError, SettingsError, TransientError
 from worker.records import connection_of
 from worker.shim.answers import Shape, answers, refusals
@@ -58,14 +59,12 @@ def health(rt: Wiring) -> JSONResponse:
 
     Without Postgres: 503, with all of this in the error's `details`.
     """
-    found = monitoring.checks(rt.database, rt.settings)
-    status = monitoring.overall(found)
+    found = look(rt.database, rt.settings)
+    status = overall(found)
     shown: dict[str, Any] = {
         check.name.replace(" ", "_"): {"status": check.status, "message": check.message}
         for check in found
-        if not check.name.startswith(
-            ("connection ", "mirror ", "allowance ")
-        )  # no user's business is shown without a key
+        if not is_somebodys(check)  # no user's business is shown without a key
     }
     data = {"service": "salesforce", "status": status, "timestamp": monitoring.timestamp(), "checks": shown}
     if shown["database"]["status"] == "unhealthy":

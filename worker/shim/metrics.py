@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from worker import history, monitoring
+from worker.checks import checks_of
 from worker.monitoring import Status
 from worker.runtime import Runtime
 from worker.shim.auth import Key, Wiring, require
@@ -63,7 +64,7 @@ def gauge(name: str, help_text: str, labels: tuple[str, ...], values: Iterable[t
 def families(rt: Runtime) -> Iterator[Metric]:
     """Every family, read at one moment."""
     status = monitoring.status(rt.database, rt.settings)
-    checks = monitoring.checks_of(status, rt.settings)
+    checks = checks_of(status, rt.settings)
     yield gauge("check", "0 healthy, 1 degraded, 2 unhealthy", ("check",), [(c.name, LEVELS[c.status]) for c in checks])
     yield from _mirrors(status)
     yield from _actions(status)

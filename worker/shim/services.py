@@ -7,9 +7,9 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from worker import monitoring
 from worker.access import Caller
 from worker.capabilities import CAPABILITIES, COMMANDS, Capability, Result, execute, find, find_command
+from worker.checks import is_somebodys, look, overall
 from worker.runtime import Runtime
 from worker.shim.answers import Shape, answers, refusals
 from worker.shim.auth import Key, Wiring, require, user_of
@@ -102,15 +102,13 @@ def get_service(rt: Wiring, caller: Key) -> JSONResponse:
 
 
 def _service(rt: Runtime) -> dict[str, Any]:
-    checks = monitoring.checks(rt.database, rt.settings)
+    checks = look(rt.database, rt.settings)
     return {
         "id": SERVICE,
         "name": "Salesforce",
         "type": "integration",
         "description": "A local copy of Salesforce that is always right, and writes that are carried out exactly once",
-        "status": monitoring.overall(
-            [one for one in checks if not one.name.startswith(("connection ", "mirror ", "allowance "))]
-        ),
+        "status": overall([one for one in checks if not is_somebodys(one)]),
         "capabilities": [_shown(one) for one in CAPABILITIES.values()],
         "workflow_triggers": list(WORKFLOW_TRIGGERS),
         "workflow_actions": list(WORKFLOW_ACTIONS),

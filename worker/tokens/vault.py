@@ -8,13 +8,14 @@ import base64
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import ColumnElement, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.base import Base
 from models.callback import CallbackSecret
@@ -125,6 +126,16 @@ def outdated(database: Database, vault: Vault) -> int:
             session.scalar(select(func.count()).select_from(one.model).where(_old(vault, one))) or 0
             for one in ENCRYPTED
         )
+
+
+def kept_by_key(session: Session) -> Counter[str]:
+    """How many stored values each key has encrypted, by the key's name."""
+    found: Counter[str] = Counter()
+    for one in ENCRYPTED:
+        key = func.split_part(one.column, "|", 2)
+        query = select(key, func.count()).select_from(one.model).where(one.column.is_not(None)).group_by(key)
+        found.update({str(name): int(count) for name, count in session.execute(query)})
+    return found
 
 
 def rotate(database: Database, vault: Vault, progress: Callable[[int], None] = lambda _: None) -> int:

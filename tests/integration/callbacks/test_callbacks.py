@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from tests.integration.conftest import Rows
 from tests.integration.tokens.issuer import connected, issuing, settings_for
 from tests.receiver import Receiver, receiving
 from worker import lanes
@@ -30,7 +31,6 @@ from worker.runtime import Runtime
 from worker.steps import Again, Busy, Done
 from worker.tokens.vault import Vault
 
-Rows = Callable[..., list[tuple[Any, ...]]]
 VAULT = Vault([b"k" * 32])
 
 
@@ -38,25 +38,6 @@ VAULT = Vault([b"k" * 32])
 def receiver() -> Iterator[Receiver]:
     with receiving() as receiver:
         yield receiver
-
-
-@pytest.fixture
-def rows(database_url: str) -> Rows:
-    def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-
-    return run
-
-
-@pytest.fixture
-def connection_id(rows: Rows) -> int:
-    ((made,),) = rows(
-        "INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token)"
-        " VALUES ('u', 'refresh_token', 'https://login.salesforce.com', 'salesforce', 'x') RETURNING id"
-    )
-    return int(made)
 
 
 def deps_for(database: Database, receiver: Receiver | None = None, seconds: float = 5.0) -> CallbackDeps:

@@ -2,8 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
@@ -12,7 +10,7 @@ from sqlalchemy import text
 
 from models.connection import Connection
 from tests.edge.scripted import answer
-from tests.integration.tokens.issuer import ORG, Issuer, connected, issuing, settings_for, silence
+from tests.integration.tokens.issuer import ORG, Issuer, connected, silence
 from worker.db import Database
 from worker.errors import DisconnectedError, SettingsError, TransientError
 from worker.salesforce import oauth
@@ -27,22 +25,6 @@ from worker.tokens.vault import Vault, outdated, rotate
 
 REDIRECT = "http://localhost:1717/callback"
 ME = Target("me@acme.example")
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    with issuing() as issuer:
-        yield issuer
-
-
-@pytest.fixture
-def settings(database: Database, issuer: Issuer, tmp_path: Path) -> Settings:
-    return settings_for(database, issuer, tmp_path)
-
-
-@pytest.fixture
-def vault(settings: Settings) -> Vault:
-    return Vault(settings.keys)
 
 
 def row_of(database: Database, user_id: str) -> Connection:

@@ -1,8 +1,6 @@
 """Renewals before anyone misses the token, on a real Postgres and against a token endpoint with rotation."""
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -10,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.edge.scripted import answer
-from tests.integration.tokens.issuer import Issuer, connected, issuing, settings_for
+from tests.integration.tokens.issuer import Issuer, connected
 from worker.db import Database
 from worker.errors import DisconnectedError
 from worker.settings import Settings
@@ -20,22 +18,6 @@ from worker.tokens.early import due_renewals, forget_attempts, renew_early
 from worker.tokens.grants import put_expiry
 from worker.tokens.renew import StoredTokens
 from worker.tokens.vault import Vault
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    with issuing() as issuer:
-        yield issuer
-
-
-@pytest.fixture
-def settings(database: Database, issuer: Issuer, tmp_path: Path) -> Settings:
-    return settings_for(database, issuer, tmp_path)
-
-
-@pytest.fixture
-def tokens(database: Database, settings: Settings) -> StoredTokens:
-    return StoredTokens(database, Vault(settings.keys), settings, connected(database, settings))
 
 
 def sql(database: Database, statement: str, *values: object) -> list[tuple[Any, ...]]:

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sqlalchemy import text
 
 from models.connection import Connection
 from tests.edge.scripted import answer
-from tests.integration.tokens.issuer import Issuer, connected, issuing, settings_for, silence
+from tests.integration.tokens.issuer import Issuer, connected, silence
 from tests.waiting import until
 from worker.db import Database
 from worker.errors import DisconnectedError, TransientError
@@ -27,22 +26,6 @@ from worker.tokens.replay import replay_spool
 from worker.tokens.vault import Vault
 
 fork = multiprocessing.get_context("fork")
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    with issuing() as issuer:
-        yield issuer
-
-
-@pytest.fixture
-def settings(database: Database, issuer: Issuer, tmp_path: Path) -> Settings:
-    return settings_for(database, issuer, tmp_path)
-
-
-@pytest.fixture
-def tokens(database: Database, settings: Settings) -> StoredTokens:
-    return tokens_of(database, settings, connected(database, settings))
 
 
 def tokens_of(database: Database, settings: Settings, connection_id: int) -> StoredTokens:

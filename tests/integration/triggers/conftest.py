@@ -1,14 +1,14 @@
-"""A connected user with kept describes, and a runtime without Redis and without an org."""
+"""A runtime without Redis and without an org, and triggers of the user `u`."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.integration.actions.conftest import CONTACT, OPPORTUNITY
+from tests.describes import CONTACT
+from tests.integration.conftest import Rows
 from worker.runtime import Runtime
 from worker.settings import load_settings
 from worker.triggers import store
@@ -16,7 +16,6 @@ from worker.triggers.store import Asked
 
 START = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)
 CONTACT_WORK = {"workflow_action": "execute_service", "capability": "create_contact", "parameters": {"LastName": "Ito"}}
-DESCRIBES = (CONTACT, OPPORTUNITY)
 
 
 @pytest.fixture
@@ -29,31 +28,17 @@ def rt(database_url: str) -> Iterator[Runtime]:
 
 
 @pytest.fixture
-def connection_id(database_url: str) -> int:
+def connection_id(connection_id: int, rows: Rows) -> int:
     """The user `u`, with Contact mirrored."""
-    with psycopg.connect(database_url) as connection:
-        row = connection.execute(
-            """
-            INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token)
-            VALUES ('u', 'refresh_token', 'https://login.salesforce.com', 'salesforce', 'x') RETURNING id
-            """
-        ).fetchone()
-        assert row
-        for one in DESCRIBES:
-            connection.execute(
-                "INSERT INTO sfsync.object_describes (connection_id, object, describe) VALUES (%s, %s, %s)",
-                (row[0], one["name"].lower(), Jsonb(one)),
-            )
-        connection.execute(
-            "INSERT INTO sfsync.mirrors (connection_id, object, table_name, state, fresh_cursor, describe)"
-            " VALUES (%s, 'Contact', 'contact', 'live', clock_timestamp(), %s)",
-            (row[0], Jsonb(CONTACT)),
-        )
-    return int(row[0])
+    mirror = (
+        "INSERT INTO sfsync.mirrors (connection_id, object, table_name, state, fresh_cursor, describe)"
+        " VALUES (%s, 'Contact', 'contact', 'live', clock_timestamp(), %s)"
+    )
+    rows(mirror, connection_id, Jsonb(CONTACT))
+    return connection_id
 
 
 Add = Callable[..., int]
-Rows = Callable[..., list[tuple[Any, ...]]]
 
 
 @pytest.fixture
@@ -72,15 +57,3 @@ def add(rt: Runtime, connection_id: int) -> Add:
             return store.add(session, connection_id, new, now).id
 
     return make
-
-
-@pytest.fixture
-def rows(database_url: str) -> Rows:
-    """Run one statement."""
-
-    def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-
-    return run

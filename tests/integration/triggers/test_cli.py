@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.integration.triggers.conftest import Rows
+from tests.integration.conftest import Rows
 from worker.cli.main import app
 from worker.cli.output import Exit
 

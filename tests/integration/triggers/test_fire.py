@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.triggers.conftest import START, Add, Rows
+from tests.integration.conftest import Rows
+from tests.integration.triggers.conftest import START, Add
 from worker import exact
 from worker.errors import TransientError
 from worker.runtime import Runtime

@@ -1,14 +1,14 @@
 """What doctor says of triggers."""
 
-from tests.integration.triggers.conftest import START, Add, Rows
-from worker import monitoring
-from worker.monitoring import Check
+from tests.integration.conftest import Rows
+from tests.integration.triggers.conftest import START, Add
+from worker.checks import Check, look
 from worker.runtime import Runtime
 from worker.triggers import fire
 
 
 def triggers(rt: Runtime) -> list[Check]:
-    found = monitoring.checks(rt.database, rt.settings)
+    found = look(rt.database, rt.settings)
     return [check for check in found if check.name.startswith("trigger")]
 
 

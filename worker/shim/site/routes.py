@@ -17,6 +17,7 @@ from worker import history, monitoring
 from worker.access import Caller, authenticate, caller_by_id
 from worker.actions import store
 from worker.actions.decide import UndecidableError, cancel, retry
+from worker.checks import checks_of
 from worker.errors import SyncError
 from worker.log import blank
 from worker.runtime import Runtime
@@ -187,7 +188,7 @@ def look(rt: Runtime) -> view.Seen:
         now = status.at
         return view.Seen(
             status=status,
-            checks=monitoring.checks_of(status, rt.settings),
+            checks=checks_of(status, rt.settings),
             runs=history.recent_runs(session),
             failing=_failing(session),
             calls=history.calls_by_lane(session, now),

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from worker.checks import Check, overall
 from worker.history import History
-from worker.monitoring import Check, Status, overall
+from worker.monitoring import Status
 from worker.shim.site.charts import Chart, stacked
 
 LANES = {"actions": 1, "refresh": 2, "upkeep": 3, "backfill": 4, "shim": 5, "cli": 6}
