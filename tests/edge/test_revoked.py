@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +20,7 @@ from worker.actions.intent import Intent
 from worker.callbacks.signing import secret_of
 from worker.db import Database
 from worker.mirror.requests import request_update
+from worker.pulse import Pulse
 from worker.runtime import Runtime
 from worker.settings import load_settings
 from worker.tokens.authorize import begin_authorization, finish_authorization
@@ -84,14 +86,15 @@ def connect(rt: Runtime, org: Org, back: Receiver) -> Connected:
 
 def work_off(rt: Runtime) -> int:
     """Do what is due, as workers find it, until nothing is; how many steps."""
-    steps = 0
+    steps, pulse = 0, Pulse()
     for _ in range(50):
         with rt.database.transaction() as session:
             due = [one for lane in LANES for one in lanes.due(session, lane, 10)]
         if not due:
             return steps
         for one in due:
-            lanes.STEPS[one.name](rt, one.row_id)
+            assert pulse.take_slot(one.name, one.row_id)
+            pulse.run(one.name, one.row_id, partial(lanes.STEPS[one.name], rt, one.row_id))
         steps += len(due)
     raise AssertionError(f"it does not end: {due}")
 

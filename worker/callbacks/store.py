@@ -79,7 +79,8 @@ RELEASE = """
 UPDATE sfsync.callback_endpoints e SET claim_token = NULL, claim_owner = NULL, claim_until = NULL,
        next_due_at = CASE WHEN e.disabled_at IS NULL THEN
                      coalesce((SELECT greatest(min(c.due_at), clock_timestamp() + :pause) FROM sfsync.callbacks c
-                                WHERE c.endpoint_id = e.id AND c.state = 'waiting'), clock_timestamp() + :look_again) END
+                                WHERE c.endpoint_id = e.id AND c.state = 'waiting' HAVING count(*) > 0),
+                              clock_timestamp() + :look_again) END
  WHERE e.id = :id AND e.claim_token = :token
 """
 DISABLE = """

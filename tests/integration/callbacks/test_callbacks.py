@@ -67,6 +67,20 @@ def serve(deps: CallbackDeps, rows: Rows) -> Any:
     return deliver.step(deps, endpoint, chance=lambda: 0.5)
 
 
+def test_a_url_with_nothing_to_be_told_sleeps_until_there_is_something(
+    database: Database, connection_id: int, receiver: Receiver, rows: Rows
+) -> None:
+    add_secret(database, connection_id)
+    tell(database, connection_id, receiver.url, run=1)
+    assert serve(deps_for(database, receiver), rows) == Again()
+    rows("UPDATE sfsync.callback_endpoints SET next_due_at = clock_timestamp()")  # the look a second later
+    assert serve(deps_for(database, receiver), rows) == Done()
+    assert rows("SELECT next_due_at FROM sfsync.callback_endpoints") == [(None,)]
+    tell(database, connection_id, receiver.url, run=2)
+    with database.transaction() as session:
+        assert len(store.due_endpoints(session, 10)) == 1
+
+
 def test_a_message_is_told_signed_and_logged(
     database: Database, connection_id: int, receiver: Receiver, rows: Rows
 ) -> None:
