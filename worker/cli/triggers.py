@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from worker import exact
-from worker.cli.output import Exit, Json, UserId, age, console, fail, show_json, show_table
+from worker.cli.output import Exit, Json, UserId, age, console, fail, is_narrow, show_json, show_table
 from worker.runtime import Runtime
 from worker.settings import load_settings
 from worker.triggers import fire as firing
@@ -153,28 +153,38 @@ def list_(
     if as_json:
         show_json(found)
         return
-    columns = ("id", "user", "name", "when", "does", "next due (UTC)", "last", "state")
-    show_table("Triggers", columns, [_row(one) for one in found])
+    if is_narrow():
+        columns: tuple[str, ...] = ("!id", "trigger", "does", "!next due", "!last", "!state")
+        show_table("Triggers (UTC)", columns, [_narrow_row(one) for one in found])
+        return
+    columns = ("!id", "user", "name", "when", "does", "!next due", "!last", "!state")
+    show_table("Triggers (UTC)", columns, [_row(one) for one in found])
+
+
+def _narrow_row(trigger: Mapping[str, Any]) -> list[object]:
+    """As `_row`, in fewer and higher cells."""
+    number, user, name, when, what, *rest = _row(trigger)
+    return [number, f"{name}\n{user}", f"{what}\n{when}", *rest]
 
 
 def _row(trigger: Mapping[str, Any]) -> list[object]:
     last = trigger.get("last_state")
     resting = trigger["enabled"] and trigger["connection_state"] != "active"
-    state = f"rests: {trigger['connection_state']}" if resting else "enabled" if trigger["enabled"] else "disabled"
+    state = f"rests:\n{trigger['connection_state']}" if resting else "enabled" if trigger["enabled"] else "disabled"
     return [
         str(trigger["id"]),
         trigger["user_id"],
         trigger["name"],
-        _when(trigger),
+        _when(trigger).replace(" (", "\n("),
         _what(trigger),
-        _moment(trigger["next_due_at"]),
-        f"{_moment(trigger['last_at'])} {last}" if last else None,
+        _stacked(trigger["next_due_at"]),
+        f"{_stacked(trigger['last_at'])}\n{last}" if last else None,
         state,
     ]
 
 
-def _moment(at: datetime | None) -> str | None:
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at else None
+def _stacked(at: datetime | None) -> str | None:
+    return f"{at:%Y-%m-%d}\n{at:%H:%M:%S}" if at else None
 
 
 @triggers.command()
@@ -197,15 +207,26 @@ def show(
         shown = exact.dumps(value) if isinstance(value, dict | list) else "–" if value is None else str(value)
         console.print(f"{name:>18}  {shown}", highlight=False, markup=False)
     _show_upcoming(upcoming, row.time_zone)
-    columns = ("id", "due (UTC)", "fired (UTC)", "cause", "state", "#missed", "caused", "reason")
-    show_table("Firings", columns, [_firing_row(one) for one in history])
+    if is_narrow():
+        columns: tuple[str, ...] = ("!id", "!due", "!state", "caused", "reason")
+        show_table("Firings (UTC)", columns, [_narrow_firing(one) for one in history])
+        return
+    columns = ("!id", "!due", "!fired", "!cause", "!state", "#missed", "caused", "reason")
+    show_table("Firings (UTC)", columns, [_firing_row(one) for one in history])
+
+
+def _narrow_firing(one: Mapping[str, Any]) -> list[object]:
+    """As `_firing_row`, in fewer and higher cells; what was fired by hand was due when it was."""
+    number, due, fired, cause, state, missed, caused, reason = _firing_row(one)
+    stands_for = f"\n+{missed} missed" if missed else ""
+    return [number, due or fired, f"{state}\n{cause}{stands_for}", caused, reason]
 
 
 def _firing_row(one: Mapping[str, Any]) -> list[object]:
     runs, actions = one["run_ids"], one["action_ids"]
     caused = [f"runs {', '.join(map(str, runs))}"] if runs else []
     caused += [f"action {actions[0]}" if len(actions) == 1 else f"{len(actions)} actions"] if actions else []
-    moments = (_moment(one["due_at"]), _moment(one["fired_at"]))
+    moments = (_stacked(one["due_at"]), _stacked(one["fired_at"]))
     return [str(one["id"]), *moments, one["cause"], one["state"], one["missed"], "; ".join(caused), one["reason"]]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.integration.conftest import Rows
@@ -83,3 +84,27 @@ def test_what_is_wrong_is_said(run: Run, arguments: tuple[str, ...], words: str)
 
 def test_who_is_not_connected_is_told(run: Run) -> None:
     assert "sfsync connect" in run("add", "--user-id", "nobody", "x", "--all-objects", code=Exit.DISCONNECTED)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_cut_no_id_time_or_state_in_two(
+    run: Run, rows: Rows, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr("worker.cli.output.console", Console(width=width))
+    given = ("--cron", "0 2 * * 1-5", "--time-zone", "Europe/Berlin", "--capability", "create_contact")
+    run("add", "--user-id", "u", "the nightly contacts of all", *given, "--parameters", '{"LastName": "Ito"}')
+    ((trigger_id,),) = rows("SELECT id FROM sfsync.triggers")
+    run("fire", str(trigger_id))
+    rows(
+        "UPDATE sfsync.firings SET state = 'failed', reason = 'no such field', finished_at = clock_timestamp(), missed = 3"
+    )
+    listed, shown = run("list"), run("show", str(trigger_id))
+    ((due, fired),) = rows(
+        "SELECT to_char(t.next_due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), to_char(f.fired_at AT TIME ZONE 'UTC', 'HH24:MI:SS')"
+        " FROM sfsync.triggers t JOIN sfsync.firings f ON f.trigger_id = t.id"
+    )
+    for whole in (due, fired, "failed", "enabled", "(Europe/Berlin)" if width > 80 else "1-5"):
+        assert whole in listed
+    for whole in (fired, "failed", "no such field"):
+        assert whole in shown
+    assert max(len(line) for line in listed.splitlines()) <= width
