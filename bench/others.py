@@ -102,7 +102,7 @@ def _orm(argument: dict[str, str]) -> float:
     from sqlalchemy.orm import DeclarativeBase, Session
 
     session = requests.Session()
-    session.verify = argument["ca"]
+    session.trust_env, session.verify = False, argument["ca"]
     client = Salesforce(instance_url=argument["org"], session_id=argument["token"], session=session, version="62.0")
     client.base_url = f"{argument['org']}/services/data/v62.0/"  # the library leaves out the port
     kinds: dict[str, Any] = {"boolean": Boolean, "double": Float, "currency": Float, "percent": Float, "date": Date}
@@ -177,7 +177,7 @@ def tap(place: Place, program: str, target: str, token: str) -> float:
         if reader.wait():
             raise RuntimeError(f"the tap failed: {(folder / 'tap.log').read_text()[-2000:]}")
         seconds = time.perf_counter() - begin
-    place.counted("tap.contact")
+    place.counted('tap."Contact"')
     return seconds
 
 

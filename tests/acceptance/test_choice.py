@@ -1,12 +1,12 @@
 """What is mirrored, as a user chooses it: objects, columns, intervals; changed while it is live, and taken away."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.acceptance.stack import Stack, start_stack
-from worker.local_servers import free_port
+from tests.conftest import new_database
+from worker.local_servers import EmbeddedPostgres, free_port
 
 pytestmark = pytest.mark.acceptance
 
@@ -14,10 +14,15 @@ USER = ("--user-id", "tester")
 CONTACT = (*USER, "--object", "Contact")
 
 
-@pytest.fixture
-def stack(tmp_path: Path, database_url: str) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres) -> Iterator[Stack]:
+    """One for all: each test leaves no more than mirrors."""
     no_redis = f"redis://127.0.0.1:{free_port()}/0"
-    with start_stack(tmp_path, database_url, no_redis, seed="Account=20,Contact=50") as made:
+    folder = tmp_path_factory.mktemp("choice")
+    with (
+        new_database(postgres) as url,
+        start_stack(folder, url, no_redis, seed="Account=20,Contact=50") as made,
+    ):
         made.connect()
         yield made
 
