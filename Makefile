@@ -42,6 +42,10 @@ check: $(STAMP) ## lint, types and import contracts
 bench: $(STAMP) ## first load and refresh against plain SQL (ROWS=100000)
 	@$(BIN)/python -m bench --rows $(or $(ROWS),100000)
 
+bench-others: $(STAMP) ## first load beside the ORM, and beside TAP=tap-salesforce piped into TARGET=target-postgres; memory by ROWS
+	@$(BIN)/python -m bench.others $(if $(TAP),--tap $(TAP) --target $(TARGET))
+	@$(BIN)/python -m bench.memory --rows $(or $(ROWS),1000000)
+
 bench-shim: $(STAMP) ## what the shim accepts in a second, next to the bare insert
 	@$(BIN)/python -m bench.shim
 
@@ -61,4 +65,4 @@ proof: $(STAMP) ## the mirror is never wrong: anything in any order, KILLS=50 of
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .sfsync build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help install demo up test test-full test-clients check bench bench-shim bench-budget bench-org proof clean
+.PHONY: help install demo up test test-full test-clients check bench bench-others bench-shim bench-budget bench-org proof clean

@@ -108,6 +108,7 @@ def merge(names: Names) -> dict[str, sql.Composed]:
             ),
         }
     statements |= {
+        "outdated": _drop_outdated(names),
         "changed": _upsert(names),
         "confirmed": _confirm(names),
         "revived": names.fill(
@@ -160,6 +161,18 @@ def _bury(names: Names) -> sql.Composed:
     )
 
 
+def _drop_outdated(names: Names) -> sql.Composed:
+    """Staged records whose tombstone is the newer version. Not a condition of the upsert: a join there would carry whole rows
+    through a hash, which takes half as long again as the upsert itself."""
+    return names.fill(
+        """
+        DELETE FROM {staged} s USING {tombstones} t
+         WHERE {alive} AND t.object = %(object)s AND t.id = s.id AND {tombstone_v} >= {staged_v}
+        """,
+        alive=_alive(names),
+    )
+
+
 def _upsert(names: Names) -> sql.Composed:
     """Older news never wins; a row whose values did not change is not written."""
     if names.others:
@@ -167,9 +180,7 @@ def _upsert(names: Names) -> sql.Composed:
     return names.fill(
         """
         INSERT INTO {mirror} AS m ({columns}, _read)
-        SELECT {selected}, %(read)s FROM {staging} s
-         WHERE {alive} AND NOT EXISTS (
-               SELECT FROM {tombstones} t WHERE t.object = %(object)s AND t.id = s.id AND {tombstone_v} >= {staged_v})
+        SELECT {selected}, %(read)s FROM {staging} s WHERE {alive}
         ON CONFLICT (id) DO UPDATE SET {assignments}
          WHERE {mirror_v} < ({excluded}, EXCLUDED._read) AND {differs}
         """,
@@ -207,8 +218,7 @@ def _upsert_parts(names: Names) -> sql.Composed:
         """
         WITH won AS MATERIALIZED (
           SELECT s.id FROM {staging} s LEFT JOIN {whole} m ON m.id = s.id
-           WHERE {alive} AND (m.id IS NULL OR {mirror_v} < {staged_v} AND {differs}) AND NOT EXISTS (
-                 SELECT FROM {tombstones} t WHERE t.object = %(object)s AND t.id = s.id AND {tombstone_v} >= {staged_v}))
+           WHERE {alive} AND (m.id IS NULL OR {mirror_v} < {staged_v} AND {differs}))
         {writes}
         INSERT INTO {mirror} ({columns}, _read) SELECT {selected}, %(read)s FROM {staging} s JOIN won USING (id)
         ON CONFLICT (id) DO UPDATE SET {assignments}
