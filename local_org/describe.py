@@ -53,7 +53,7 @@ def _identity(field: Field) -> dict[str, Any]:
         "extraTypeInfo": field.extra_type_info,
         "htmlFormatted": field.html_formatted,
         "autoNumber": field.auto_number is not None,
-        "defaultValue": field.default if field.type == "boolean" or not field.picklist else None,
+        "defaultValue": field.default if field.type == "boolean" else None,
         "nameField": field.name_field,
         "namePointing": field.name_pointing,
         "encrypted": field.encrypted,

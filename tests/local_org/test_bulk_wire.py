@@ -118,3 +118,26 @@ def test_bulk_trouble_on_request(api, control: OrgControl) -> None:
     control.add_bulk_fault("drop_rows", rows=1)
     page = api("GET", f"{path}/results")
     assert int(page.headers["Sforce-NumberOfRecords"]) == len(page.text.splitlines())
+
+
+def test_a_large_result_arrives_whole_and_one_who_leaves_is_noted(org, api, control) -> None:
+    made = [{"attributes": {"type": "Lead"}, "LastName": "large", "Company": "C", "Description": "ü" * 30_000}] * 200
+    assert all(row["success"] for row in api("POST", "composite/sobjects", {"records": made}).json())
+    path = create(api, "SELECT Id, Description FROM Lead WHERE LastName = 'large'")
+    wait(api, path, "JobComplete")
+    unpacked = api("GET", f"{path}/results").content  # compressed on the way
+    assert len(unpacked) > 12_000_000
+    with api("GET", f"{path}/results", headers={"Accept-Encoding": "identity"}, stream=True) as plain:
+        first = plain.raw.read(100)
+        threading.Event().wait(0.1)  # meanwhile everything between us is full
+        assert first + plain.raw.read() == unpacked
+        assert int(plain.headers["Content-Length"]) == len(unpacked)
+    control.clear_ledger()
+    with api("GET", f"{path}/results", headers={"Accept-Encoding": "identity"}, stream=True) as plain:
+        plain.raw.read(100)
+    deadline = time.monotonic() + 20
+    while not (calls := control.ledger()):
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    assert (calls[0]["status"], calls[0]["delivered"]) == (200, False)
+    assert api("GET", "limits").status_code == 200
