@@ -37,7 +37,7 @@ from local_org.made import (
 )
 from local_org.objects.sales import FORECASTS, LEAD_STATUSES, STAGES
 from local_org.org import DEFAULT_USERNAME, Org
-from local_org.schema import quoted
+from local_org.schema import create_indexes, quoted
 
 Progress = Callable[[str, int, int], None]  # object, records so far, records in the end
 
@@ -238,12 +238,14 @@ def _drop_indexes(org: Org, item: ObjectType) -> None:
 
 
 def create_missing_indexes(org: Org) -> None:
-    """Give a table its indexes back, also when the load before was cut."""
+    """Give a table its indexes back, one after the other, also when the load before was cut."""
     name = org.store.setting("unindexed")
     if name is None:
         return
+    for statement in create_indexes(_item(org, name)):
+        with org.store.write() as conn:
+            conn.execute(statement)
     with org.store.write() as conn:
-        org.store.create_indexes(conn, _item(org, name))
         conn.execute("DELETE FROM _settings WHERE name = 'unindexed'")
 
 
