@@ -20,6 +20,7 @@ START_MS = 1_640_995_200_000  # 2022-01-01T00:00:00Z: the first record's creatio
 SPAN_SECONDS = 60_000_000  # creation is spread over about 1.9 years, changes over as much again
 TIE_SECONDS = 900  # changes share stamps
 USERS = 10
+LENGTH_BYTES = 4  # before each block on its way to the org
 
 FIRST = ("Ada", "Björn", "Chloé", "Dmitri", "Esperanza", "Femi", "Grace", "Hana", "Ivo", "Jürgen", "Keiko", "Łukasz")
 LAST = ("Abel", "Ben-Ari", "Castro", "O'Neill", "Müller", "Novák", "Okafor", "Øster", "Pérez", "Quist", "Sato", "Žižek")
@@ -175,4 +176,5 @@ def _read_order() -> Iterator[Block]:
 
 if __name__ == "__main__":
     for made in _read_order():
-        marshal.dump(made, sys.stdout.buffer)
+        packed = marshal.dumps(made)
+        sys.stdout.buffer.write(len(packed).to_bytes(LENGTH_BYTES) + packed)

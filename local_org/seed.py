@@ -24,6 +24,7 @@ from local_org.made import (
     BLOCK,
     FIRST,
     LAST,
+    LENGTH_BYTES,
     MAKERS,
     START_MS,
     USERS,
@@ -177,7 +178,7 @@ def _made_here(name: str, base: Row, have: int, wanted: int, accounts: int) -> I
 
 def _made_aside(name: str, base: Row, have: int, wanted: int, accounts: int) -> Iterator[Block]:
     """The same blocks in the same order from processes beside this one, which end with it: their pipe breaks."""
-    workers = max(1, (os.cpu_count() or 1) - 1)
+    workers = os.cpu_count() or 1
     with ExitStack() as cleanup:
         processes = [
             cleanup.enter_context(_Maker([name, base, have, wanted, accounts, worker, workers]))
@@ -206,8 +207,9 @@ class _Maker:
     def _read(self) -> None:
         assert self._process.stdout is not None
         try:
-            while True:
-                self._ready.put(marshal.load(self._process.stdout))  # noqa: S302 - from our own process
+            while length := int.from_bytes(self._process.stdout.read(LENGTH_BYTES)):
+                self._ready.put(marshal.loads(self._process.stdout.read(length)))  # noqa: S302 - from our own process
+            self._ready.put(EOFError())
         except (EOFError, ValueError, TypeError, OSError) as error:
             self._ready.put(error)
 
