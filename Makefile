@@ -51,6 +51,7 @@ bench-shim: $(STAMP) ## what the shim accepts in a second, next to the bare inse
 
 bench-budget: $(STAMP) ## lanes and budget: a short day, ticks beside ROWS finished rows, a flood beside single actions
 	@$(BIN)/python -m bench.budget day
+	@$(BIN)/python -m bench.org_day
 	@$(BIN)/python -m bench.budget due --rows $(or $(ROWS),10000000)
 	@$(BIN)/python -m bench.budget fair
 
