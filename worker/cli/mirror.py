@@ -123,6 +123,8 @@ def mirror(
         _asked(rt, list(choices), asked, as_json=as_json)
         return
     runs = follow(rt, [*asked, *_others(rt, list(asked))], quiet=as_json)
+    while more := _others(rt, [run.id for run in runs]):  # back-fills of fields that these runs found
+        runs += follow(rt, more, quiet=as_json)
     _show_runs(runs, as_json=as_json)
     _refuse_unfinished(runs)
 
@@ -157,7 +159,7 @@ def _checked(
 
 
 def _others(rt: Runtime, run_ids: Sequence[int]) -> list[int]:
-    """Loads and back-fills of the same mirrors that a change of their choice has asked for."""
+    """Loads and back-fills of the same mirrors that a change of their choice, or a new field, has asked for."""
     query = select(Run.id).where(Run.kind.in_(("load", "backfill")), Run.state == "ready", Run.id.not_in(run_ids))
     mine = select(Run.mirror_id).where(Run.id.in_(run_ids))
     with rt.database.transaction() as session:
@@ -339,10 +341,13 @@ def _show_verifications(found: Sequence[dict[str, Any]], *, as_json: bool) -> No
     if as_json:
         show_json(list(found))
         return
-    columns = ("records", "fields", "differences", "missing", "surplus", "calculated", "moved", "repaired", "calls")
+    said = [
+        name for name in ("missing", "surplus", "calculated", "moved", "repaired") if any(one[name] for one in found)
+    ]
+    columns = ("records", "fields", "differences", *said, "calls")
     rows = [
         (
-            f"{one['finished_at']:%Y-%m-%d %H:%M:%S}",
+            f"{one['finished_at']:%m-%d %H:%M:%S}",
             one["object"],
             f"{one['depth']}{', by itself' if one['cause'] == 'audit' else ''}",
             *(one[name] for name in columns),

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 SHORTEST_OVERLAP = timedelta(seconds=2)  # stamps have whole seconds: a second is whole only once it is over
 LONGEST_TRANSACTION = timedelta(minutes=15)  # how long after its stamp a change may still become visible
-DESCRIBE_EVERY = timedelta(minutes=5)
+DESCRIBE_EVERY = timedelta(minutes=5)  # each describe is a call
+DESCRIBE_REFRESHES = 5  # … and where refreshes come closer together, every so many of them
 DESCRIBE_AT_LEAST = timedelta(hours=1)  # also where calls are short
 FIRST_LOOK_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 300.0
@@ -18,9 +19,10 @@ def window_start(cursor: datetime, overlap: timedelta) -> datetime:
     return cursor - max(overlap, SHORTEST_OVERLAP)
 
 
-def describe_every(stretch: float) -> timedelta:
-    """How long a describe is good for, where refreshes come `stretch` times more seldom than wanted."""
-    return min(DESCRIBE_EVERY * stretch, DESCRIBE_AT_LEAST)
+def describe_every(refresh_seconds: float, stretch: float) -> timedelta:
+    """How long a describe is good for, where refreshes are wanted at this interval and come `stretch` times more seldom."""
+    wanted = min(DESCRIBE_EVERY, timedelta(seconds=refresh_seconds) * DESCRIBE_REFRESHES)
+    return min(wanted * stretch, DESCRIBE_AT_LEAST)
 
 
 def read_began(answered_at: datetime, took: timedelta) -> datetime:

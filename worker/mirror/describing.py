@@ -30,10 +30,14 @@ LOOK_FOR_LOST = timedelta(minutes=15)  # between two looks for an object that th
 
 
 def is_due(work: Work, now: datetime) -> bool:
-    """Whether a run should ask the org for its describe: a fresh reader asks only now and then, each asking is a call."""
+    """Whether a run should ask the org for its describe: the timetable asks only now and then, each asking is a call.
+
+    A person who asks for a refresh means the object as it is now.
+    """
     known = work.mirror.described_at
-    forced = bool(work.run.options.get("describe")) or work.mirror.lost_since is not None
-    return forced or known is None or now - known > describe_every(work.mirror.stretch)
+    forced = bool(work.run.options.get("describe")) or work.mirror.lost_since is not None or work.run.cause == "manual"
+    good = describe_every(work.mirror.refresh_seconds, work.mirror.stretch)
+    return forced or known is None or now - known > good
 
 
 def describe(work: Work) -> None:

@@ -19,7 +19,7 @@ from worker.db import Claim, Keeper
 from worker.errors import FencedError, SyncError
 from worker.log import bound, get_logger
 from worker.mirror import reading
-from worker.mirror.cursor import DESCRIBE_AT_LEAST, DESCRIBE_EVERY, read_began, window_start
+from worker.mirror.cursor import DESCRIBE_AT_LEAST, DESCRIBE_EVERY, DESCRIBE_REFRESHES, read_began, window_start
 from worker.mirror.reading import Answer
 from worker.mirror.work import NOW, Work
 from worker.salesforce import rest
@@ -30,7 +30,8 @@ log = get_logger(__name__)
 
 # As cursor.describe_every. A mirror whose describe is older reads alone, and describes first.
 _STRETCH = func.greatest(1.0, func.coalesce(Mirror.effective_seconds, 0.0) / Mirror.refresh_seconds)
-_GOOD_SECONDS = func.least(DESCRIBE_EVERY.total_seconds() * _STRETCH, DESCRIBE_AT_LEAST.total_seconds())
+_SHORTEST = func.least(DESCRIBE_EVERY.total_seconds(), Mirror.refresh_seconds * DESCRIBE_REFRESHES)
+_GOOD_SECONDS = func.least(_SHORTEST * _STRETCH, DESCRIBE_AT_LEAST.total_seconds())
 _GOOD_FOR = func.make_interval(0, 0, 0, 0, 0, 0, _GOOD_SECONDS, type_=Interval)
 
 Take = Callable[[Work, Answer | Exception], Step | None]
@@ -118,7 +119,8 @@ def _companions(work: Work, stack: ExitStack) -> list[Work]:
                 Mirror.stamp_field.is_not(None),
                 Mirror.lost_since.is_(None),
             )
-            .where(Mirror.described_at > NOW - _GOOD_FOR, Run.kind == "refresh", Run.state == "ready")
+            .where(Mirror.described_at > NOW - _GOOD_FOR)
+            .where(Run.kind == "refresh", Run.state == "ready", Run.cause != "manual")
             .where(Run.stage.in_(("begin", "read")), Run.due_at <= NOW, Run.options["alone"].is_(None))
             .where(Run.options["describe"].astext.is_distinct_from("true"), Run.attempts == 0)
             .where(or_(Run.claim_until.is_(None), Run.claim_until < NOW), Run.id != work.run.id)

@@ -8,6 +8,7 @@ from tests.edge.mirror.world import LARGE, World, make_world
 from tests.org import SharedOrgs
 from worker.db import Database
 from worker.mirror.remember import remember
+from worker.mirror.requests import request_run
 
 
 @pytest.fixture
@@ -174,3 +175,15 @@ def test_an_object_that_got_another_name_is_followed(world: World) -> None:
     assert world.verify("Bill__c")["differences"] == 0
     remember(world.deps, world.connection_id, "Bill__c", gone)
     assert world.query("SELECT count(*) FROM sfsync.mirrors") == [(1,)]
+
+
+def test_a_person_s_refresh_describes_at_once(world: World) -> None:
+    world.do("Account")
+    world.org.control.add_field("Account", "Asked__c", type="string", length=20)
+    world.do("Account", "refresh")
+    column = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'asked__c'"
+    assert world.query(column) == [(0,)]  # the timetable's look is not due yet
+    with world.database.transaction() as session:
+        run_id = request_run(session, world.mirror("Account"), "refresh", "manual")
+    world.finish(run_id)
+    assert world.query(column) == [(1,)]

@@ -72,7 +72,7 @@ class World:
         """Ask for a run."""
         with self.database.transaction() as session:
             mirror_id = ensure_mirror(session, self.connection_id, name)
-            return request_run(session, mirror_id, kind, "manual", options)
+            return request_run(session, mirror_id, kind, "timetable", options)
 
     def mirror(self, name: str, **columns: Any) -> int:
         """Make a mirror, with these columns of its row (row_filter, …); its id."""
