@@ -169,7 +169,7 @@ def _usage(database: Database, settings: Settings, user_id: str | None, hours: i
         (r["organization_id"], f"{r['hour']:%Y-%m-%d %H:%M}", r["object"], r["lane"], r["cause"], r["calls"])
         for r in rows
     ]
-    show_table(f"Calls, {hours} hours", columns, shown)
+    show_table(f"Calls of the last {hours} h", columns, shown)
 
 
 BULK = ("query_jobs", "result_mb", "ingest_batches", "ingest_rows")
