@@ -1,9 +1,7 @@
 """A local org for tests: a process of its own, reached over the wire only."""
 
 import json
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from tests import processes
 from tests.waiting import LIMIT_SECONDS, until
-from worker.local_servers import die_with_parent
 
 if TYPE_CHECKING:
     from local_org.client import OrgControl
@@ -71,29 +69,12 @@ def start_org(
     folder.mkdir(parents=True, exist_ok=True)
     ready, log = folder.with_suffix(".ready.json"), folder.with_suffix(".log")
     ready.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "local_org",
-        "--port",
-        str(port),
-        "--data",
-        str(folder),
-        "--ready-file",
-        str(ready),
-    ]
-    command += ["--http"] if http else []
-    command += ["--seed", seed] if seed else []
-    command += ["--import", str(import_dir)] if import_dir else []
+    arguments = ["--port", str(port), "--data", str(folder), "--ready-file", str(ready)]
+    arguments += ["--http"] if http else []
+    arguments += ["--seed", seed] if seed else []
+    arguments += ["--import", str(import_dir)] if import_dir else []
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*command, *options],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            preexec_fn=die_with_parent(signal.SIGKILL),
-        )
+        process = processes.start("local_org", [*arguments, *options], output=output, dies_with_us=True)
     try:
         until(lambda: process.poll() is not None or _read(ready), limit=patience_seconds)
         assert process.poll() is None, f"the local org did not start: {log.read_text()[-3000:]}"

@@ -4,8 +4,6 @@ import base64
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,10 +12,11 @@ from typing import Any
 
 import psycopg
 
+from tests import processes
 from tests.org import Org, start_org
-from tests.waiting import LIMIT_SECONDS, until
+from tests.processes import Process
+from tests.waiting import until
 
-SFSYNC = [sys.executable, "-m", "worker.cli"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,20 +28,11 @@ class Stack:
     database_url: str
     folder: Path
     env: dict[str, str]
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
 
     def sfsync(self, *arguments: str, code: int = 0, stdin: str | None = None) -> str:
         """Run one command to its end; its standard output. Fails unless it exits with `code`."""
-        done = subprocess.run(
-            [*SFSYNC, *arguments],
-            env=self.env,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            cwd=ROOT,
-            check=False,
-        )
+        done = processes.run("worker.cli", arguments, env=self.env, text=stdin)
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
@@ -50,17 +40,15 @@ class Stack:
         """As `sfsync`, with --json, parsed."""
         return json.loads(self.sfsync(*arguments, "--json", code=code))
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str) -> Process:
         """Start a service (`worker refresh`, `shim`, ...) in a process group of its own."""
         log = (self.folder / f"{'-'.join(arguments)}-{len(self.processes)}.log").open("wb")
-        process = subprocess.Popen(
-            [*SFSYNC, *arguments], env=self.env, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
-        )
+        process = processes.start("worker.cli", arguments, output=log, env=self.env, group=True)
         log.close()
         self.processes.append(process)
         return process
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: Process) -> None:
         """kill -9 of a service with all its children."""
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

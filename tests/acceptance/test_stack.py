@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +14,13 @@ import psutil
 import psycopg
 import pytest
 
-from tests.acceptance.stack import ROOT, SFSYNC, start_stack
+from tests.acceptance.stack import ROOT, start_stack
 from tests.waiting import until
 from worker.local_servers import EmbeddedValkey, die_with_parent, free_port
 
 pytestmark = pytest.mark.acceptance
 
+SFSYNC = [sys.executable, "-m", "worker.cli"]
 SERVICES = {"actions", "refresh", "backfill"}
 
 

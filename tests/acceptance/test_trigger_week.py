@@ -7,8 +7,6 @@ The expected table is worked out here from the rules, minute by minute, with no 
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,8 +17,10 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from tests import processes
 from tests.describes import CONTACT
 from tests.org import ROOT
+from tests.processes import Process
 from tests.waiting import until
 from worker.db import Database
 from worker.local_servers import EmbeddedValkey
@@ -177,14 +177,13 @@ class World:
     url: str
     env: dict[str, str]
     folder: Path
-    workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
-    beats: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    workers: list[Process] = field(default_factory=list)
+    beats: list[Process] = field(default_factory=list)
     looks: list[datetime] = field(default_factory=list)
 
-    def start(self, role: str) -> "subprocess.Popen[bytes]":
+    def start(self, role: str) -> Process:
         with (self.folder / f"{role}.log").open("ab") as log:
-            command = [sys.executable, "-m", "tests.acceptance.clockwork", role]
-            return subprocess.Popen(command, env=self.env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+            return processes.start("tests.acceptance.clockwork", [role], output=log, env=self.env, group=True)
 
     def start_all(self) -> None:
         self.workers = [self.start("worker") for _ in range(WORKERS)]
@@ -213,7 +212,7 @@ class World:
         until(lambda: self.rows(SLOW_RUNNING) == [(0,)])
 
 
-def kill(process: "subprocess.Popen[bytes]") -> None:
+def kill(process: Process) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

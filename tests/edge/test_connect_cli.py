@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
+from tests import processes
 from tests.consent import sign_in
 from tests.org import ROOT, Org, start_org
 from worker.cli.output import Exit
@@ -56,9 +57,7 @@ def env(org: Org, database: Database, tmp_path: Path) -> Env:
 
 
 def run(env: Env, *arguments: str, text: str = "", code: int = Exit.OK) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*SFSYNC, *arguments], env=env, cwd=ROOT, input=text, capture_output=True, text=True, check=False
-    )
+    done = processes.run("worker.cli", arguments, env=env, text=text)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -1,14 +1,14 @@
 """The mirror when things go wrong: killed workers, pages that are cut or lie, jobs that fail or are forgotten."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests import processes
 from tests.edge.mirror.world import LARGE, World, make_world
-from tests.org import ROOT, SharedOrgs
+from tests.org import SharedOrgs
+from tests.processes import Process
 from tests.waiting import until
 from worker.db import Database
 from worker.mirror import steps
@@ -24,14 +24,14 @@ def world(orgs: SharedOrgs, database: Database) -> Iterator[World]:
         yield made
 
 
-def child(world: World, run_id: int) -> subprocess.Popen[bytes]:
+def child(world: World, run_id: int) -> Process:
     """A process that works at the run."""
     settings = world.settings.model_dump(
         mode="json", include={"salesforce_allowed_hosts", "bulk_page_rows", "claim_seconds", "page_workers"}
     )
     given = {"database": world.database.url, "token": world.tokens.token.value, "url": world.org.url}
     argument = json.dumps({**given, "settings": settings, "run_id": run_id})
-    return subprocess.Popen([sys.executable, "-m", "tests.edge.mirror.child", argument], cwd=ROOT)
+    return processes.start("tests.edge.mirror.child", [argument])
 
 
 def page_states(world: World) -> list[tuple[int, str]]:
