@@ -206,6 +206,8 @@ def test_pages_show_every_record_that_stays_once_and_in_order_whatever_changes_m
         if data["next_cursor"] is None:
             break
         query["cursor"] = data["next_cursor"]
+        if len(touched) > len(whole):
+            continue  # a record that comes at the end for each page read would never let us finish
         with psycopg.connect(deals.url) as connection:
             gone = change.draw(st.sampled_from(whole))
             connection.execute("DELETE FROM salesforce.deal__c WHERE id = %s", (gone,))
