@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]  # object, records so far, records in
 
 LARGE = 4 * BLOCK
 BLOCKS_A_COMMIT = 20
-BLOCKS_AHEAD = 4
+BLOCKS_AHEAD = 2
 DEFAULT_COUNTS = {"Account": 500, "Contact": 4_000, "Opportunity": 1_200, "Lead": 500}
 ORDER = ("Account", "Contact", "Opportunity", "Lead")  # parents first
 _ROOT = Path(__file__).parents[1]
@@ -162,13 +162,13 @@ def _load(org: Org, name: str, have: int, wanted: int, accounts: int, progress: 
     made = _made_aside if large else _made_here
     blocks = made(name, _base(item), have, wanted, accounts)
     done = have
-    while some := list(islice(blocks, BLOCKS_A_COMMIT)):
+    while done < wanted:
         with org.store.write() as conn:
-            for block in some:
+            for block in islice(blocks, BLOCKS_A_COMMIT):
                 _insert(conn, item, block)
+                org.store.reserve(conn, item.key_prefix, len(block[1]))
                 done += len(block[1])
                 progress(name, done, wanted)
-            org.store.reserve(conn, item.key_prefix, sum(len(block[1]) for block in some))
     create_missing_indexes(org)
 
 
