@@ -58,6 +58,13 @@ bench-budget: $(STAMP) ## lanes and budget: a short day, ticks beside ROWS finis
 bench-org: $(STAMP) ## what the local org bears: ROWS=1000000 contacts, GETs from wrk, Bulk results from disk and cache
 	@$(BIN)/python -m bench.org --rows $(or $(ROWS),1000000)
 
+bench-actions: $(STAMP) ## org calls, speed and delay of 10,000 actions beside a task and a call each; a claim among ACTIONS=1000000
+	@$(BIN)/python -m bench.actions
+	@$(BIN)/python -m bench.claims --actions $(or $(ACTIONS),1000000)
+
+chaos: $(STAMP) ## ACTIONS=10000 writes while workers die, the org misbehaves and Redis forgets or is absent (half an hour)
+	@$(BIN)/python -m bench.chaos --actions $(or $(ACTIONS),10000)
+
 proof: $(STAMP) ## the mirror is never wrong: anything in any order, KILLS=50 of real workers on ROWS=1000000, MINUTES=10 of changes (hours)
 	@SFSYNC_TEST_MACHINE=$(or $(MACHINE),100x40) SFSYNC_TEST_SEED=random $(BIN)/pytest -q -s tests/edge/mirror/test_state_machine.py
 	@$(BIN)/python -m bench.proof kills --rows $(or $(ROWS),1000000) --kills $(or $(KILLS),50)
@@ -66,4 +73,4 @@ proof: $(STAMP) ## the mirror is never wrong: anything in any order, KILLS=50 of
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .sfsync build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help install demo up test test-full test-clients check bench bench-others bench-shim bench-budget bench-org proof clean
+.PHONY: help install demo up test test-full test-clients check bench bench-others bench-shim bench-budget bench-org bench-actions chaos proof clean

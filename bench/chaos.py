@@ -82,7 +82,7 @@ def main() -> None:
                 f"{report.calls:,}",
                 f"{report.seconds:.0f}",
             )
-            print(words(report.paths), file=sys.stderr)
+            print(words(report.paths), report.phases, sep="\n", file=sys.stderr)
     Console(width=200).print(table)
     sys.exit(int(failed))
 

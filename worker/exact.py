@@ -36,7 +36,9 @@ def loads(text: str | bytes) -> Any:
 
     Also for a number like 1e999999999, which is short as long as nobody writes it out.
     """
-    return json.loads(text, parse_float=_number, parse_constant=_refuse)
+    if not isinstance(text, str):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    return _DECODER.decode(text)
 
 
 def _number(text: str) -> Decimal:
@@ -55,3 +57,6 @@ def _canonical(number: Decimal) -> str:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_number, parse_constant=_refuse)  # `json.loads` would make one each time

@@ -77,6 +77,7 @@ class Report:
     calls: int
     seconds: float
     paths: Counter[str] = field(default_factory=Counter)
+    phases: dict[str, float] = field(default_factory=dict)  # seconds from the beginning to the end of each
 
 
 class Chaos:
@@ -202,15 +203,23 @@ class Chaos:
         """Everything at once; then quiet, until every action has ended; then the counting."""
         self.prepare()
         begin = time.monotonic()
+        phases: dict[str, float] = {}
+
+        def ended(phase: str) -> None:
+            phases[phase] = round(time.monotonic() - begin, 1)
+
         for _ in range(self.size.workers):
             self.stack.start("worker", "actions")
         threads = [threading.Thread(target=one, daemon=True) for one in (self.spoil, self.kill)]
         until(self.up)
+        ended("a worker is up")
         self.ask_first()
+        ended("the first is delivered")
         for thread in threads:
             thread.start()
         try:
             self.ask(with_redis=with_redis)
+            ended("all are accepted")
             ends = time.monotonic() + self.size.seconds
             while time.monotonic() < ends and not self.settled():
                 time.sleep(0.2)
@@ -220,9 +229,11 @@ class Chaos:
                 thread.join()
             faults = sum(rule["spoilt"] for rule in self.stack.org.control.faults())
             self.stack.org.control.clear_faults()
+        ended("trouble is over")
         until(self.settled, limit=600)
+        ended("every action has ended")
         report = self.count(time.monotonic() - begin)
-        report.faults = faults
+        report.faults, report.phases = faults, phases
         self.rt.close()
         return report
 

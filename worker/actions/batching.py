@@ -4,10 +4,11 @@ A batch is of one kind; its actions are heads of different lines, so that no ord
 updates of one record may ride on the same row of the call where their callers allow it (`Row`).
 """
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from worker.salesforce.limits import COLLECTION_RECORDS, COMPOSITE_SUBREQUESTS
@@ -28,12 +29,11 @@ WAYS = (COLLECTION, UPSERT, BULK, KEYED, CONDITIONAL)
 ASSIGNED = frozenset({"lead", "case"})
 
 T = TypeVar("T")
-H = TypeVar("H", bound="Head")
+H = TypeVar("H", "Head", "Pending")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """What decides the call in which an action goes; no more, for many are looked at and few are taken.
+class Head(NamedTuple):
+    """What decides the call in which an action goes. Hundreds are looked at for each call, so it is light.
 
     `attempts` counts this sending. `doubted`: an earlier one had no answer; it went by `way`. `size`: of its fields, in bytes.
     `parents`: ids of records that the org locks with it.
@@ -44,29 +44,39 @@ class Head:
     external_id_field: str | None
     attempts: int
     doubted: bool
+    way: str | None
+    mergeable: bool
+    if_unmodified_since: datetime | None
+    size: int
+    parents: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An action as it is sent: a `Head` with what it says."""
+
+    id: UUID
+    operation: str
+    record_id: str | None
+    external_id_field: str | None
+    external_id: str | None
+    fields: dict[str, Any]
+    order_key: str
+    attempts: int
+    doubted: bool
+    ticket: int = 0
     way: str | None = None
     mergeable: bool = False
     if_unmodified_since: datetime | None = None
     size: int = 0
-    parents: frozenset[str] = field(default=frozenset())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pending(Head):
-    """An action as it is sent."""
-
-    record_id: str | None
-    external_id: str | None
-    fields: dict[str, Any]
-    order_key: str
-    ticket: int = 0
+    parents: Collection[str] = ()
 
 
 Kind = tuple[str, str | None, str, bool]
 Row = tuple[Pending, ...]  # actions that share one record of a call, in the order in which they were accepted
 
 
-def way_of(action: Head) -> str:
+def way_of(action: Head | Pending) -> str:
     """How an action is sent, unless a better way is chosen for it (a Bulk job, an idempotency key)."""
     if action.if_unmodified_since is not None:
         return CONDITIONAL
@@ -75,17 +85,17 @@ def way_of(action: Head) -> str:
     return UPSERT if action.operation in ("create", "upsert") and action.external_id_field is not None else COLLECTION
 
 
-def is_bound_to_key(action: Head) -> bool:
+def is_bound_to_key(action: Head | Pending) -> bool:
     """Whether it was sent under its idempotency key without an answer: only that way is it known again."""
     return action.doubted and action.operation == "create" and action.way == KEYED
 
 
-def kind_of(action: Head) -> Kind:
+def kind_of(action: Head | Pending) -> Kind:
     """What goes into one call together."""
     return action.operation, action.external_id_field, way_of(action), action.attempts > PATIENCE
 
 
-def most(action: Head) -> int:
+def most(action: Head | Pending) -> int:
     """How many actions of its kind go into one call."""
     match way_of(action):
         case "idempotency_key":
@@ -101,11 +111,13 @@ def pick(window: Sequence[H], busy: Collection[str] = ()) -> list[H]:
     Children of one parent ride together, and not while others of that parent are under way (`busy`): the org locks the parent.
     Nothing when all must wait for that.
     """
-    free = [one for one in window if one.parents.isdisjoint(busy)]
+    taken = frozenset(busy)
+    free = [one for one in window if taken.isdisjoint(one.parents)]
     if not free:
         return []
-    same = [one for one in free if kind_of(one) == kind_of(free[0])]
-    chosen = list(_siblings_together(same))[: min(most(one) for one in same[:1])]
+    kind = kind_of(free[0])
+    same = [one for one in free if kind_of(one) == kind]
+    chosen = list(itertools.islice(_siblings_together(same), most(same[0])))
     return chosen[: cut([one.size for one in chosen], records=len(chosen))]
 
 
@@ -116,7 +128,10 @@ def _siblings_together(actions: Sequence[H]) -> Iterator[H]:
             children.setdefault(parent, []).append(one)
     taken: set[UUID] = set()
     for one in actions:
-        for each in (one, *(child for parent in sorted(one.parents) for child in children[parent])):
+        family = [one]
+        for parent in sorted(one.parents):
+            family += children[parent]
+        for each in family:
             if each.id not in taken:
                 taken.add(each.id)
                 yield each
