@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
 from worker import exact
-from worker.actions.batching import MERGED_UPDATES, Head, Pending, pick, way_of
+from worker.actions.batching import MERGED_UPDATES, Head, Pending, kind_of, pick, way_of
 from worker.actions.queues import Queue
 from worker.db import owner
 from worker.errors import FencedError
@@ -33,7 +33,7 @@ class Batch:
     job: int | None = None
 
 
-LOOK_AHEAD = 2  # batches' worth of heads that are looked at to fill one batch of one kind
+LOOK_AHEAD = 2  # batches' worth of heads that are looked at to fill one batch of one kind where kinds are mixed
 FOLLOW_SECONDS = 1.0  # so long a call under way is waited for by what came after it, so that it fills the next batch
 SIBLINGS_SECONDS = 10.0  # so long what is under way keeps others of the same parent back
 
@@ -74,10 +74,12 @@ SELECT a.id, a.order_key FROM sfsync.actions h
 """
 STILL_WAITING = "SELECT id FROM sfsync.actions WHERE id = ANY(:ids) AND state = 'waiting' FOR UPDATE SKIP LOCKED"
 TAKE = """
-UPDATE sfsync.actions a SET state = 'sending', claim_token = :token, claim_owner = :owner, attempts = attempts + 1,
+WITH claim AS MATERIALIZED (SELECT nextval('sfsync.claim_tokens') AS token)
+UPDATE sfsync.actions a SET state = 'sending', claim_token = claim.token, claim_owner = :owner, attempts = attempts + 1,
        claim_until = clock_timestamp() + :ttl, sent_at = :sent_at, way = :way, ingest_job_id = NULL
- WHERE id = ANY(:ids)
-RETURNING {sent}
+  FROM claim
+ WHERE a.id = ANY(:ids)
+RETURNING {sent}, a.claim_token
 """.replace("{sent}", SENT)
 UNDER_WAY = """
 SELECT claim_until > clock_timestamp() + :ttl - make_interval(secs => :follow) AS young, ARRAY(
@@ -122,11 +124,19 @@ def has_ready(session: Session, queue: Queue, *, now: datetime) -> bool:
     return bool(session.scalar(text(query), {**_of(queue), "now": now}))
 
 
-def look(session: Session, queue: Queue, *, now: datetime, parents: Collection[str] = ()) -> list[Head]:
-    """The most urgent heads that are ready, locked until the transaction ends; `parents`: fields that name locked records."""
-    values = {**_of(queue), "now": now, "limit": COLLECTION_RECORDS * LOOK_AHEAD, "parents": list(parents)}
-    query = READY.replace("{parents}", PARENTS if parents else NO_PARENTS)
-    return [Head(*row) for row in session.execute(text(query), values)]
+def look(
+    session: Session, queue: Queue, *, now: datetime, parents: Collection[str] = (), limit: int = COLLECTION_RECORDS
+) -> list[Head]:
+    """The most urgent heads that are ready, locked until the transaction ends: a batch's worth, more where kinds are mixed.
+
+    `parents`: fields that name records which the org locks.
+    """
+    query = text(READY.replace("{parents}", PARENTS if parents else NO_PARENTS))
+    values = {**_of(queue), "now": now, "parents": list(parents)}
+    heads = [Head(*row) for row in session.execute(query, {**values, "limit": limit})]
+    if len(heads) < limit or len({kind_of(one) for one in heads}) == 1:
+        return heads
+    return [Head(*row) for row in session.execute(query, {**values, "limit": limit * LOOK_AHEAD})]
 
 
 def whole(session: Session, heads: Collection[Head]) -> list[Pending]:
@@ -182,16 +192,15 @@ def claim_batch(
 
     `window`: what `look` found in this transaction. `busy`: parents that others lock now.
     """
-    chosen = pick(look(session, queue, now=now) if window is None else window, busy)[:limit]
+    chosen = pick(look(session, queue, now=now, limit=limit) if window is None else window, busy)[:limit]
     if not chosen:
         return None
     ids = [*(one.id for one in chosen), *_followers(session, chosen)]
-    token = _token(session)
     way = way or way_of(chosen[0])
-    values = {"token": token, "owner": owner(), "ttl": ttl, "sent_at": sent_at, "way": way}
-    rows = session.execute(text(TAKE), {**values, "ids": ids}).mappings()
+    values = {"owner": owner(), "ttl": ttl, "sent_at": sent_at, "way": way, "ids": ids}
+    rows = session.execute(text(TAKE), values).mappings().all()
     taken = {row["id"]: pending(row, attempts=row["attempts"]) for row in rows}
-    return Batch(queue, token, "sending", tuple(taken[one] for one in ids), way)
+    return Batch(queue, rows[0]["claim_token"], "sending", tuple(taken[one] for one in ids), way)
 
 
 def _followers(session: Session, heads: Sequence[Head]) -> list[UUID]:
