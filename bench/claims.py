@@ -142,7 +142,7 @@ def _no_org(_connection_id: int) -> object:
     raise AssertionError("no org is asked")
 
 
-def _nothing(*_: object) -> None:
+def _nothing(*_: object, **__: object) -> None:
     return None
 
 

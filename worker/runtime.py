@@ -54,9 +54,12 @@ class Waker:
         self._sent: dict[tuple[str, int], float] = {}
         self._resting_until = 0.0
 
-    def wake(self, name: str, row_id: int, lane: str | None = None) -> None:
-        """Tell a worker of `lane` (default: the task's route) that row `row_id` has work for task `name`. After the commit."""
-        if not self._is_wanted(name, row_id):
+    def wake(self, name: str, row_id: int, lane: str | None = None, *, urgent: bool = False) -> None:
+        """Tell a worker of `lane` (default: the task's route) that row `row_id` has work for task `name`. After the commit.
+
+        `urgent`: nobody is at this row, so a wake-up of a moment ago was for something else.
+        """
+        if not self._is_wanted(name, row_id, urgent=urgent):
             return
         try:
             self.app.send_task(name, [row_id], queue=lane)
@@ -66,10 +69,11 @@ class Waker:
             level = log.info if isinstance(error, OperationalError) else log.warning
             level("wake.failed", task=name, id=row_id, error=type(error).__name__)
 
-    def _is_wanted(self, name: str, row_id: int) -> bool:
+    def _is_wanted(self, name: str, row_id: int, *, urgent: bool) -> bool:
         now = self.clock()
         with self._lock:
-            if now < self._resting_until or now - self._sent.get((name, row_id), -THIN_SECONDS) < THIN_SECONDS:
+            recent = not urgent and now - self._sent.get((name, row_id), -THIN_SECONDS) < THIN_SECONDS
+            if now < self._resting_until or recent:
                 return False
             if len(self._sent) > 10_000:
                 self._sent = {key: at for key, at in self._sent.items() if now - at < THIN_SECONDS}
@@ -166,9 +170,9 @@ class Runtime:
         """A client of a connection's org, for one step in one thread."""
         return OrgClient(self.tokens(connection_id), self.http, meter=self.ledger.meter(connection_id))
 
-    def wake(self, name: str, row_id: int, lane: str | None = None) -> None:
+    def wake(self, name: str, row_id: int, lane: str | None = None, *, urgent: bool = False) -> None:
         """See `Waker.wake`."""
-        self.waker.wake(name, row_id, lane)
+        self.waker.wake(name, row_id, lane, urgent=urgent)
 
     def _remember(self, connection_id: int, object_name: str, ids: list[str]) -> None:
         remember(self.mirrors, connection_id, object_name, ids)

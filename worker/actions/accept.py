@@ -137,8 +137,8 @@ def _accept(
             store.insert(session, connection_id, rows)
             _fail_with_parents(session, connection_id, rows)
             queues = [store.awaken(session, connection_id, one) for one in sorted({row.object for row in rows})]
-        for queue_id in queues:
-            deps.wake(DELIVER, queue_id)
+        for queue in queues:
+            deps.wake(DELIVER, queue.id, urgent=queue.slept)
     states = {row.id: "ready" if row.alone else None for row in rows}
     accepted |= {place: Accepted(ids[place], repeated=False, state=states[ids[place]]) for place in request.asked}
     return accepted, sorted(request.faults, key=lambda fault: fault.position)

@@ -104,7 +104,7 @@ def _unblock(session: Session, place: _Place) -> bool:
 def _go_on(session: Session, place: _Place, lines: set[store.Line], objects: set[str]) -> list[int]:
     """Let go on what waited for the decision; the queues that have work now, `objects` among them."""
     settled = family.settle(session, place.connection_id, [place.id], lines)
-    return [store.awaken(session, place.connection_id, one) for one in sorted(settled.objects | objects)]
+    return [store.awaken(session, place.connection_id, one).id for one in sorted(settled.objects | objects)]
 
 
 def _change(

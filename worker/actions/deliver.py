@@ -56,23 +56,24 @@ def step(
     deps: ActionDeps, queue_id: int, *, now: datetime | None = None, chance: Callable[[], float] = random.random
 ) -> Step:
     """Move one queue one step. May run at the same time as others on the same queue: each claims what it sends."""
-    now = now or deps.database.now()
     settling = timedelta(seconds=deps.settings.settling_seconds)
     with deps.database.transaction() as session:
         queue = queues.find_queue(session, queue_id)
         if queue is None:
             return Busy()
+        now = now or queue.found_at or deps.database.now()
         claims.expire(session, queue, now=now, settling=settling)
+        todo = queues.todo(session, queue, now=now)
     with (
         bound(connection=queue.connection_id, object=queue.object),
         attributed(object=queue.object, lane="actions", cause="deliver"),
     ):
         try:
             worked = (
-                vet(deps, queue)
-                or resolve(deps, queue, now=now)
-                or ingest.advance(deps, queue, now=now, chance=chance)
-                or deliver(deps, queue, now=now, chance=chance)
+                (todo.vet and vet(deps, queue))
+                or (todo.resolve and resolve(deps, queue, now=now))
+                or (todo.advance and ingest.advance(deps, queue, now=now, chance=chance))
+                or (todo.deliver and deliver(deps, queue, now=now, chance=chance))
             )
         except _PausedError as paused:
             _postpone(deps, queue, paused.after)
@@ -111,9 +112,6 @@ def _has_ready(deps: ActionDeps, queue: Queue) -> bool:
 
 def deliver(deps: ActionDeps, queue: Queue, *, now: datetime, chance: Callable[[], float]) -> bool | None:
     """Send one batch of what is ready; False when nothing is, None when what is ready waits for others' calls to end."""
-    with deps.database.transaction() as session:
-        if not claims.has_ready(session, queue, now=now):
-            return False
     client = deps.client(queue.connection_id)
     client.meter.check()  # what must wait is better not claimed
     sent_at = deps.clocks.now(queue.connection_id, client)

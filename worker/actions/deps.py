@@ -21,7 +21,7 @@ Remember = Callable[[int, str, list[str]], None]
 class Wake(Protocol):
     """Sends a wake-up after a commit: best effort, never raises."""
 
-    def __call__(self, name: str, row_id: int, lane: str | None = None) -> None: ...
+    def __call__(self, name: str, row_id: int, lane: str | None = None, *, urgent: bool = False) -> None: ...
 
 
 class OrgClocks:

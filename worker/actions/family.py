@@ -62,14 +62,21 @@ def lines_of_children(session: Session, parents: Collection[UUID]) -> set[Line]:
     return {(row.object, row.order_key) for row in session.execute(text(LINES), {"parents": list(parents)})}
 
 
-def settle(session: Session, connection_id: int, ended: Collection[UUID], lines: Collection[Line]) -> Settled:
+def settle(
+    session: Session,
+    connection_id: int,
+    ended: Collection[UUID],
+    lines: Collection[Line],
+    *,
+    well: Collection[UUID] = (),
+) -> Settled:
     """Let go on what these actions, which ended a moment ago, let go on: their lines and their children.
 
-    The caller holds the locks of `lines`, which are theirs and their children's. Children that fail end, too, and so on.
+    `well`: those that were delivered, which take no child along. The caller holds the locks of `lines`, which are theirs and their children's. Children that fail end, too, and so on.
     """
     failed: list[UUID] = []
     waiting = set(lines) | lines_of_children(session, ended)  # whoever was accepted meanwhile
-    generation = list(ended)
+    generation = sorted(set(ended) - set(well))
     for _ in range(GENERATIONS):
         if not generation:
             break

@@ -1,7 +1,7 @@
 """Queues: which (connection, object) has work, when next, and what was learnt about it. A hint and a turn, never the work itself."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -17,14 +17,43 @@ class Queue:
     object: str
     may_bulk: bool = False
     takes_keys: bool | None = False
+    found_at: datetime | None = None  # Postgres's time
 
 
+# Nothing is lost with this transaction that the next look would not do again: its commit need not wait for the disk.
 FIND = """
-SELECT q.id, q.connection_id, q.object, coalesce(q.bulk_after <= clock_timestamp(), true) AS may_bulk,
+SELECT set_config('synchronous_commit', 'off', true), clock_timestamp() AS now, q.id, q.connection_id, q.object, coalesce(q.bulk_after <= clock_timestamp(), true) AS may_bulk,
        CASE WHEN q.takes_keys_until > clock_timestamp() THEN q.takes_keys END AS takes_keys
   FROM sfsync.action_queues q JOIN public.salesforce_oauth_tokens c ON c.id = q.connection_id AND c.state = 'active'
  WHERE q.id = :id
 """
+
+
+TODO = """
+SELECT EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
+                  AND NOT checked AND state = 'waiting') AS vet,
+       EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
+                  AND state = 'in_doubt' AND due_at <= :now) AS resolve,
+       EXISTS (SELECT 1 FROM sfsync.ingest_jobs WHERE connection_id = :connection AND object = :object
+                  AND state = 'ready' AND due_at <= :now) AS advance,
+       EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
+                  AND state = 'ready' AND due_at <= :now) AS deliver
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """What a queue may have to do now: each kind is looked at only if so."""
+
+    vet: bool
+    resolve: bool
+    advance: bool
+    deliver: bool
+
+
+def todo(session: Session, queue: Queue, *, now: datetime) -> Todo:
+    """What there is to do, in one look."""
+    return Todo(**session.execute(text(TODO), {**_of(queue), "now": now}).mappings().one())
 
 
 def find_queue(session: Session, queue_id: int) -> Queue | None:
@@ -38,7 +67,7 @@ def find_queue(session: Session, queue_id: int) -> Queue | None:
          WHERE id = (SELECT id FROM sfsync.action_queues WHERE id = :id FOR UPDATE SKIP LOCKED)
     """
     session.execute(text(served), {"id": queue_id})
-    return Queue(row.id, row.connection_id, row.object, row.may_bulk, row.takes_keys)
+    return Queue(row.id, row.connection_id, row.object, row.may_bulk, row.takes_keys, row.now)
 
 
 def rest_queue(session: Session, queue: Queue, *, recheck: timedelta) -> bool:

@@ -89,8 +89,9 @@ def write(session: Session, batch: Batch, changes: Sequence[Change]) -> list[int
     ended = {row.id for row in rows if row.state in PASSED}
     _keep_quiet(session, connection_id, [row for row in rows if row.id in ended and row.may_land])
     waiting = {(object_name, row.order_key) for row in rows if row.id in ended or row.state == "waiting"}
-    settled = family.settle(session, connection_id, ended, waiting)
-    return [store.awaken(session, connection_id, one) for one in sorted(settled.objects - {object_name})]
+    delivered = {row.id for row in rows if row.state == "delivered"}
+    settled = family.settle(session, connection_id, ended, waiting, well=delivered)
+    return [store.awaken(session, connection_id, one).id for one in sorted(settled.objects - {object_name})]
 
 
 def _keep_quiet(session: Session, connection_id: int, rows: Sequence[Any]) -> None:

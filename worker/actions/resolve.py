@@ -172,11 +172,12 @@ SAME_USER = """
 SELECT c.id FROM public.salesforce_oauth_tokens c JOIN public.salesforce_oauth_tokens me ON me.id = :connection
  WHERE c.id = me.id OR c.salesforce_user_id = me.salesforce_user_id
 """
-# Every sending that may have made a record whose id is not written down yet.
+# Every sending that may have made a record whose id is not written down yet; one that waits to be sent again under its key, too.
 UNDER_WAY = """
 SELECT CAST(fields AS text) AS fields FROM sfsync.actions
  WHERE connection_id = ANY(:connections) AND object = :object AND operation IN ('create', 'upsert')
-   AND (state = 'sending' OR state = 'in_doubt' AND (external_id_field IS NOT NULL OR connection_id <> :connection))
+   AND (state = 'sending' OR state = 'in_doubt' AND (external_id_field IS NOT NULL OR connection_id <> :connection)
+        OR state = 'ready' AND doubt_until IS NOT NULL)
 """
 DOUBTFUL = """
 SELECT id, CAST(fields AS text) AS fields, sent_at FROM sfsync.actions

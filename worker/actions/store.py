@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -298,11 +298,18 @@ def _lines(lines: Collection[Line]) -> str:
     return exact.dumps([{"object": obj, "order_key": key} for obj, key in sorted(lines)])
 
 
-def awaken(session: Session, connection_id: int, object_name: str) -> int:
-    """Say that a queue has work; its id. The last statement of its transaction."""
+class Woken(NamedTuple):
+    """A queue that has work. `slept`: nobody was at it or on the way, so that whoever waits for it waits for a wake-up."""
+
+    id: int
+    slept: bool
+
+
+def awaken(session: Session, connection_id: int, object_name: str) -> Woken:
+    """Say that a queue has work. The last statement of its transaction."""
     values = {"connection": connection_id, "object": object_name}
     found = session.scalar(text(AWAKE), values)
-    return int(found if found is not None else session.scalar(text(AWAKEN), values))
+    return Woken(found, slept=False) if found is not None else Woken(session.scalar(text(AWAKEN), values), slept=True)
 
 
 def read(session: Session, action_id: UUID) -> dict[str, Any] | None:

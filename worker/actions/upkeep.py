@@ -86,7 +86,7 @@ def _mend_lines(session: Session, limit: int) -> list[int]:
         lines = {(row[1], row[2]) for row in rows if row[0] == connection_id}
         store.lock_lines(session, connection_id, lines)
         promoted = store.promote(session, connection_id, lines)
-        queues += [store.awaken(session, connection_id, one) for one in sorted(promoted)]
+        queues += [store.awaken(session, connection_id, one).id for one in sorted(promoted)]
     return queues
 
 
@@ -99,5 +99,5 @@ def _mend_families(session: Session, limit: int) -> list[int]:
         store.lock_lines(session, connection_id, lines)
         parents = {row.parent_id for row in rows if row.connection_id == connection_id}
         settled = family.settle(session, connection_id, parents, lines)
-        queues += [store.awaken(session, connection_id, one) for one in sorted(settled.objects)]
+        queues += [store.awaken(session, connection_id, one).id for one in sorted(settled.objects)]
     return queues

@@ -249,6 +249,32 @@ def test_a_create_under_a_key_whose_answer_is_lost_is_there_once_and_at_once(key
     ]
 
 
+def test_a_record_whose_action_waits_to_be_sent_again_under_its_key_is_not_taken_for_anothers(
+    keyed: World, name: str
+) -> None:
+    keyed.accept(plain(f"{name} first"))
+    finish(keyed)
+    keyed.org.control.add_fault(match={"path_regex": "ui-api/records"}, action={"cut": "after"})
+    (again,) = keyed.accept(plain(f"{name} under its key"))
+    keyed.step()
+    keyed.step()
+    due = "UPDATE sfsync.actions SET due_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s"
+    keyed.rows(due, 3600, again.id)
+    assert keyed.rows("SELECT state FROM sfsync.actions WHERE id = %s", again.id) == [("ready",)]
+    keyed.spoil({"cut": "before"})
+    keyed.accept(plain(f"{name} one"), plain(f"{name} two"))
+    keyed.step()
+    keyed.step(later=LATER)
+    assert keyed.states() == ["delivered", "ready", "in_doubt", "in_doubt"]
+    keyed.rows(due, 0, again.id)
+    keyed.step()
+    assert keyed.states() == ["delivered", "delivered", "in_doubt", "in_doubt"]
+    for _ in range(3):
+        keyed.step(later=LATER)
+    assert set(keyed.states()) == {"delivered"}
+    assert [len(keyed.find("Campaign", f"{name} {one}")) for one in ("under its key", "one", "two")] == [1, 1, 1]
+
+
 def test_an_org_that_does_not_heed_keys_is_asked_nothing_by_them(keyed: World, name: str) -> None:
     body = [{"errorCode": "NOT_FOUND", "message": "The requested resource does not exist"}]
     keyed.org.control.add_fault(

@@ -45,7 +45,7 @@ class World:
             load_settings({"DATABASE_URL": database_url, "ENCRYPTION_KEY": "A" * 43}, **given),
             lambda _: client_of(org),
             self._remember,
-            lambda _name, _id, _lane=None: None,
+            lambda *_, **__: None,
         )
         self.rows(EMPTY)
         ((self.connection_id,),) = self.rows(CONNECT, org.url, org.user_id)

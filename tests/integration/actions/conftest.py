@@ -25,5 +25,5 @@ def deps(database: Database, settings: Settings, woken: list[int]) -> ActionDeps
         raise AssertionError("the org must not be asked")
 
     return ActionDeps(
-        database, settings, nobody, lambda *_: None, lambda _name, row_id, _lane=None: woken.append(row_id)
+        database, settings, nobody, lambda *_: None, lambda _name, row_id, _lane=None, **_: woken.append(row_id)
     )
