@@ -28,8 +28,10 @@ up: $(STAMP) ## leave the whole stack running (Ctrl-C stops it)
 test: $(STAMP) ## run every test, on real servers
 	@$(BIN)/pytest -n auto $(ARGS)
 
-test-full: $(STAMP) ## the large versions of some tests: 16 processes on 50 connections, two simulated weeks of triggers, 300 histories of an org (20 minutes)
-	@SFSYNC_TEST_FLEET=16x50 SFSYNC_TEST_WEEK=1 SFSYNC_TEST_HISTORIES=300 $(BIN)/pytest -s tests/integration/tokens/test_fleet.py tests/acceptance/test_trigger_week.py tests/local_org/soql/test_history_property.py
+test-full: $(STAMP) ## the large versions of some tests: 16 processes on 50 connections, two simulated weeks of triggers, 300 histories of an org, 100 requests a route (30 minutes)
+	@SFSYNC_TEST_FLEET=16x50 SFSYNC_TEST_WEEK=1 SFSYNC_TEST_HISTORIES=300 SFSYNC_TEST_EXAMPLES=100 $(BIN)/pytest -s \
+	  tests/integration/tokens/test_fleet.py tests/acceptance/test_trigger_week.py tests/local_org/soql/test_history_property.py \
+	  tests/integration/shim/test_schema.py
 
 test-clients: $(STAMP) ## other people's Salesforce clients against the local org (needs npm and a registry)
 	@SFSYNC_TEST_CLIENTS=1 $(BIN)/pytest tests/clients

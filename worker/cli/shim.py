@@ -19,10 +19,11 @@ def shim(
     from worker.runtime import Runtime
     from worker.settings import load_settings
     from worker.shim.app import make_app
-    from worker.shim.server import serve
+    from worker.shim.server import HEAD_SECONDS, make_server
 
     settings = load_settings(shim_host=host, shim_port=port)
     setup_logging(level=settings.log_level, as_json=settings.log_json)
     rt = Runtime(settings, application="sfsync-shim")
     rt.database.check_server()
-    serve(make_app(rt), settings.shim_host, settings.shim_port)
+    head_seconds = min(HEAD_SECONDS, settings.shim_body_seconds)
+    make_server(make_app(rt), settings.shim_host, settings.shim_port, head_seconds=head_seconds).run()

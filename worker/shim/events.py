@@ -103,18 +103,23 @@ async def _stream(
             if after is not None:
                 async for past in _missed(rt.database, users, after, feed.seen, told):
                     yield past
-            while asyncio.get_running_loop().time() < until:
-                text = await _next(follower, set(told))
+            known = frozenset(told)
+            now = looked_at = asyncio.get_running_loop().time()
+            while now < until:
+                text = await _next(follower, known)
                 if text is None:
                     return
-                if not text and not await run_in_threadpool(_still_valid, rt.database, key, caller):
-                    return
+                now = asyncio.get_running_loop().time()
+                if not text or now - looked_at >= HEARTBEAT_SECONDS:  # also where events never cease
+                    if not await run_in_threadpool(_still_valid, rt.database, key, caller):
+                        return
+                    looked_at = now
                 yield text or ": heartbeat\n\n"
     finally:
         streams[caller.key_id] -= 1
 
 
-async def _next(follower: Follower, told: set[int]) -> str | None:
+async def _next(follower: Follower, told: frozenset[int]) -> str | None:
     """The next event as text; empty when none came for a while; None when the stream ends."""
     while True:
         try:

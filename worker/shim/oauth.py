@@ -242,7 +242,9 @@ def _connect(rt: Runtime, back: Back) -> Connected:
         if not back.code:
             give_up_authorization(rt.database, back.state)
             reason = back.error_description or back.error or "it sent no code"
-            raise Refusal.of("AUTH_DENIED", f"The org did not grant access: {blank(reason)[:LONGEST_TEXT]}")
+            raise Refusal.of(
+                "AUTH_DENIED", f"The org did not grant access: {blank(reason)[:LONGEST_TEXT].rstrip('.')}."
+            )
         return finish_authorization(rt.database, rt.vault, rt.settings, back.state, back.code, meter=rt.ledger.meter)
     except UnknownStateError:
         message = "This sign-in is unknown, was used already, or is older than ten minutes."

@@ -40,9 +40,8 @@ class Shim:
         return {"Authorization": f"Bearer {self.keys[name]}"}
 
 
-@contextmanager
-def start_shim(url: str, **environ: str) -> Iterator[Shim]:
-    """A shim on the database at `url`, with `connect`-ed USER. No Redis listens at its address: it must not need one."""
+def runtime_of(url: str, **environ: str) -> Runtime:
+    """A runtime on the database at `url`. No Redis listens at its address: it must not need one."""
     settings = {
         "DATABASE_URL": url,
         "REDIS_URL": "redis://127.0.0.1:1/0",
@@ -54,7 +53,13 @@ def start_shim(url: str, **environ: str) -> Iterator[Shim]:
         "SFSYNC_SHIM_BATCH_BYTES": "100000",
         "SFSYNC_SHIM_REQUESTS_PER_MINUTE": "1000000",
     }
-    runtime = Runtime(load_settings(settings | environ))
+    return Runtime(load_settings(settings | environ))
+
+
+@contextmanager
+def start_shim(url: str, **environ: str) -> Iterator[Shim]:
+    """A shim on the database at `url`, with a client that has the key `write`."""
+    runtime = runtime_of(url, **environ)
     keys = make_keys(runtime.database)
     headers = {"Authorization": f"Bearer {keys['write']}"}
     with TestClient(make_app(runtime), raise_server_exceptions=False, headers=headers) as client:
@@ -75,6 +80,13 @@ def make_keys(database: Database) -> dict[str, str]:
         ):
             made[name] = access.create_key(session, name, scopes, users)[1]
     return made
+
+
+@pytest.fixture(scope="module")
+def new_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A database for all tests of a module."""
+    with new_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

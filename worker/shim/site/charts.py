@@ -27,9 +27,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Stacked bars, oldest first. `labels` name the bars' beginnings; `summary` says it in words for who cannot see it."""
+    """Stacked bars, oldest first. `span`: how long each stands for; `labels` name their beginnings; `summary` says it in words."""
 
     title: str
+    span: str
     labels: Sequence[str]
     series: Sequence[Series]
 
@@ -74,11 +75,11 @@ class Chart:
 
 
 def stacked(
-    title: str, labels: Sequence[str], counts: Mapping[tuple[int, str], int], styles: Mapping[str, int]
+    title: str, span: str, labels: Sequence[str], counts: Mapping[tuple[int, str], int], styles: Mapping[str, int]
 ) -> Chart:
     """A chart of `counts` by (bar, name); `styles` gives each name its colour and their order. Other names are left out."""
     series = [
         Series(name, style, [counts.get((place, name), 0) for place in range(len(labels))])
         for name, style in styles.items()
     ]
-    return Chart(title, labels, series)
+    return Chart(title, span, labels, series)

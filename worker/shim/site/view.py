@@ -14,6 +14,8 @@ OUTCOMES = {"delivered": 1, "rejected": 5, "conflict": 6, "cancelled": 3}
 KINDS = {"refresh": 2, "settle": 3, "load": 4, "verify": 1}
 WORDS = {"healthy": "All is well", "degraded": "Needs a look", "unhealthy": "Something is wrong"}
 WORST_FIRST = ("unhealthy", "degraded", "healthy")
+SHOWN_ROWS = 100  # of mirrors and of connections: the page is made anew every two seconds
+SHOWN_CHECKS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,24 @@ class Tile:
 def context(seen: Seen) -> dict[str, Any]:
     """The names that the template knows."""
     level = overall(seen.checks)
+    attention = [check for level in WORST_FIRST[:2] for check in seen.checks if check.status == level]
+    names = {check.name for check in attention}
+    # Few keep their places by name; of more than are shown, those that need a look come first.
+    mirrors = sorted(seen.status.mirrors, key=lambda one: f"mirror {one['user_id']}/{one['object']}" not in names)
+    connections = sorted(seen.status.connections, key=lambda one: one["state"] == "active")
     return {
         "at": seen.status.at,
         "level": level,
         "verdict": WORDS[level],
-        "attention": [check for level in WORST_FIRST[:2] for check in seen.checks if check.status == level],
+        "attention": attention[:SHOWN_CHECKS],
+        "attention_left_out": max(0, len(attention) - SHOWN_CHECKS),
         "tiles": tiles(seen),
-        "connections": seen.status.connections,
+        "connections": connections[:SHOWN_ROWS],
+        "connections_left_out": max(0, len(connections) - SHOWN_ROWS),
+        "instances": {one["id"]: one["instance_url"] for one in seen.status.connections},
         "orgs": {org["organization_id"]: org for org in seen.status.orgs},
-        "mirrors": seen.status.mirrors,
+        "mirrors": mirrors[:SHOWN_ROWS],
+        "mirrors_left_out": max(0, len(mirrors) - SHOWN_ROWS),
         "actions": seen.status.actions,
         "failing": seen.failing,
         "runs": seen.runs,
@@ -67,13 +78,13 @@ def tiles(seen: Seen) -> list[Tile]:
     verified = [row["verified_at"] for row in status.mirrors if row["verified_at"]]
     lags = [row["settled_lag"] for row in status.mirrors if row["settled_lag"] is not None]
     return [
-        Tile("Furthest behind", age(status.worst_lag_seconds), f"known complete: {age(max(lags, default=None))} ago"),
+        Tile("Furthest behind", age(status.worst_lag_seconds), f"known complete: {age(max(lags))} ago" if lags else ""),
         Tile("Oldest undelivered action", age(status.oldest_undelivered_seconds), _waiting(status)),
         Tile("Held for a person", f"{held:,}", "actions", "degraded" if held else "healthy"),
         _allowance(status),
         Tile(
             "Differences found",
-            f"{differing:,}",
+            f"{differing:,}" if verified else "—",
             f"last verified {age((status.at - max(verified)).total_seconds())} ago" if verified else "not verified yet",
             "degraded" if differing else "healthy",
         ),
@@ -99,9 +110,9 @@ def _allowance(status: Status) -> Tile:
 def charts(seen: Seen) -> list[Chart]:
     """What the last hours were like."""
     return [
-        stacked("API calls an hour, by lane", _labels(seen.calls, "%d %b %H:%M"), seen.calls.counts, LANES),
-        stacked("Records changed in mirrors, ten minutes", _labels(seen.rows), seen.rows.counts, KINDS),
-        stacked("Actions finished, ten minutes", _labels(seen.actions), seen.actions.counts, OUTCOMES),
+        stacked("API calls", "an hour", _labels(seen.calls, "%d %b %H:%M"), seen.calls.counts, LANES),
+        stacked("Records changed in mirrors", "ten minutes", _labels(seen.rows), seen.rows.counts, KINDS),
+        stacked("Actions finished", "ten minutes", _labels(seen.actions), seen.actions.counts, OUTCOMES),
     ]
 
 
