@@ -30,6 +30,7 @@ from rich.table import Table
 from bench.measure import end_in_order
 from models.migrations import upgrade
 from tests.acceptance.stack import Stack, start_stack
+from tests.processes import Process
 from tests.waiting import until
 from worker.local_servers import EmbeddedPostgres, EmbeddedValkey
 
@@ -184,6 +185,11 @@ class Kills:
     count: int = 0
     during: Counter[str] = field(default_factory=Counter)
     spoilt: int = 0
+    workers: dict[str, Process] = field(default_factory=dict)  # by lane
+
+    def start(self, lane: str) -> None:
+        """A worker of a lane."""
+        self.workers[lane] = self.stack.start("worker", lane)
 
     def change(self, over: threading.Event) -> None:
         """The org never stands still; loads and refreshes never end."""
@@ -222,10 +228,9 @@ class Kills:
         lane, kind, stage, self.buried = self.chance.choice(
             self.held() or [("backfill", "no run", "held", self.buried)]
         )
-        for process in self.stack.processes:
-            if process.poll() is None and lane in process.args:  # type: ignore[operator]
-                self.stack.kill(process)
-        self.stack.start("worker", lane)
+        if lane in self.workers:
+            self.stack.kill(self.workers[lane])
+        self.start(lane)
         self.count += 1
         self.during[f"{kind}/{stage}"] += 1
         print(f"kill {self.count}: {kind}/{stage}", file=sys.stderr)
@@ -244,7 +249,7 @@ def kills(rows: int, count: int, seed: int) -> bool:
         one = Kills(stack, rows, random.Random(seed))
         ask(stack)
         for lane in ("backfill", "refresh"):
-            stack.start("worker", lane)
+            one.start(lane)
         began = time.monotonic()
         with beside(one.change, one.spoil) as over:
             while one.count < count and not over.is_set():

@@ -151,7 +151,8 @@ class _Nursery:
             "its console is as wide as the environment of its first import says"
         )
         signal.signal(signal.SIGCHLD, self._reap)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which end us
+        for number in (signal.SIGINT, signal.SIGTERM):  # for the tests, which end us
+            signal.signal(number, signal.SIG_IGN)
         while True:
             data, files, _, _ = socket.recv_fds(self._requests, MESSAGE_BYTES, 3)
             if not data:
@@ -185,6 +186,7 @@ def _settle(request: dict[str, Any], files: list[int]) -> None:
     """Become what a fresh interpreter with this environment, these streams and arguments is."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if request["group"]:
         os.setsid()
     if request["dies"] and (ask := die_with_parent(signal.SIGKILL)):
