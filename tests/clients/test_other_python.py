@@ -78,7 +78,7 @@ def test_airbyte_discovers_and_reads(org, session, command, tmp_path: Path) -> N
     program = str(pip("python-airbyte", "airbyte-source-salesforce==2.10.3") / "venv/bin/source-salesforce")
     streams = [{"criteria": "exacts", "value": name} for name in ("Account", "Contact")]
     config = {"refresh_token": refresh_token(running, session), **app(running), "auth_type": "Client"}
-    config |= {"is_sandbox": False, "start_date": "2000-01-01T00:00:00Z", "streams_criteria": streams}
+    config |= {"is_sandbox": False, "start_date": "2022-01-01T00:00:00Z", "streams_criteria": streams}
     (tmp_path / "config.json").write_text(json.dumps(config))
     env = environment(org)
     checked = messages(command([program, "check", "--config", "config.json"], env, cwd=tmp_path))
