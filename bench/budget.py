@@ -186,7 +186,7 @@ def costs(rt: Runtime) -> dict[str, float]:
         return run
 
     work: dict[str, Callable[[], Any]] = {
-        "tick: refreshes to schedule": asked(schedule_refreshes),
+        "tick: refreshes to schedule": asked(schedule_refreshes, rt.settings.settle_seconds),
         "tick: due runs": asked(due_runs, "refresh", 16),
         "tick: due pages": asked(due_pages, "backfill", 16),
         "tick: due queues": asked(lanes.due, "actions", 16),
