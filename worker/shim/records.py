@@ -45,8 +45,14 @@ Since = Annotated[
     str | None, Query(description="Only records changed at or after this time.", examples=["2027-03-31T12:00:00Z"])
 ]
 RecordId = Annotated[str, Path(description="15 or 18 characters.")]
-ObjectName = Annotated[str, Path(description="An object's API name, in any case.", examples=["Case", "Invoice__c"])]
 
+OBJECT = {
+    "name": "object_name",
+    "in": "path",
+    "required": True,
+    "description": "An object's API name, in any case.",
+    "schema": {"type": "string", "examples": ["Case", "Invoice__c"]},
+}
 FILTERS = {
     "name": "filters",
     "in": "query",
@@ -96,6 +102,9 @@ WRITTEN = {
 ACCEPTED = {"id": None, "success": None, "errors": [], "action_id": WRITTEN["action_id"], "state": "ready"}
 
 
+Route = tuple[str, str, Callable[..., Any], str, str]  # path, method, handler, summary, name
+
+
 def _answered(example: Any, collection: Collection | None) -> Any:
     object_name = collection.object if collection else "Case"
     shown = {name: value for name, value in example.items() if name != "user_id"}
@@ -107,6 +116,7 @@ def _add(collection: Collection | None) -> None:
     """The routes of one collection; None: those of any object."""
     base = f"/{collection.path}" if collection else "/objects/{object_name}"
     named, plural = (collection.object.lower(), collection.path) if collection else ("record", "records")
+    article = "an" if named[0] in "aeiou" else "a"
     example = EXAMPLES[collection.path] if collection else ANY_EXAMPLE
     record = _answered(example, collection)
     page = {plural: [record], "next_cursor": None, "lag_seconds": 4.2, "settled_lag_seconds": 61.0}
@@ -121,55 +131,32 @@ def _add(collection: Collection | None) -> None:
     written = {
         **answers(Written, WRITTEN),
         **answers(Written, ACCEPTED, status=202, description="Accepted; not yet decided"),
+        **refusals(409, 422),
     }
-    add: Callable[..., None] = router.add_api_route
-
-    add(
-        base,
-        _lister(collection),
-        methods=["GET"],
-        summary=f"List {plural}",
-        name=f"list_{plural}",
-        responses=answers(Listed, page),
-        openapi_extra={"parameters": [FILTERS]},
-    )
-    add(
-        base,
-        _creator(collection),
-        methods=["POST"],
-        summary=f"Create a {named}",
-        name=f"create_{named}",
-        responses={**written, **refusals(409, 422)},
-        openapi_extra={**described(schema, example), "parameters": HEADERS},
-    )
     one = f"{base}/{{record_id}}"
-    add(
-        one,
-        _getter(collection),
-        methods=["GET"],
-        summary=f"One {named}",
-        name=f"get_{named}",
-        responses=answers(Record, record),
-    )
-    for method in ("PUT", "PATCH"):
-        add(
-            one,
-            _updater(collection),
-            methods=[method],
-            summary=f"Change fields of one {named}",
-            name=f"{method.lower()}_{named}",
-            responses={**written, **refusals(409, 422)},
-            openapi_extra={**described(update, change), "parameters": [*HEADERS, UNMODIFIED]},
+    lists = (base, "GET", _lister(collection), f"List {plural}", f"list_{plural}")
+    creates = (base, "POST", _creator(collection), f"Create {article} {named}", f"create_{named}")
+    reads = (one, "GET", _getter(collection), f"One {named}", f"get_{named}")
+    changes = [
+        (one, method, _updater(collection), f"Change fields of one {named}", f"{method.lower()}_{named}")
+        for method in ("PUT", "PATCH")
+    ]
+    deletes = (one, "DELETE", _deleter(collection), f"Delete one {named}", f"delete_{named}")
+    of_object = () if collection else (OBJECT,)
+
+    def add(route: Route, responses: Any, *parameters: dict[str, Any], body: dict[str, Any] | None = None) -> None:
+        path, method, handler, summary, name = route
+        extra = {**(body or {}), "parameters": [*of_object, *parameters]}
+        router.add_api_route(
+            path, handler, methods=[method], summary=summary, name=name, responses=responses, openapi_extra=extra
         )
-    add(
-        one,
-        _deleter(collection),
-        methods=["DELETE"],
-        summary=f"Delete one {named}",
-        name=f"delete_{named}",
-        responses={**written, **refusals(409, 422)},
-        openapi_extra={"parameters": [*HEADERS, UNMODIFIED]},
-    )
+
+    add(lists, answers(Listed, page), FILTERS)
+    add(creates, written, *HEADERS, body=described(schema, example))
+    add(reads, answers(Record, record))
+    for route in changes:
+        add(route, written, *HEADERS, UNMODIFIED, body=described(update, change))
+    add(deletes, written, *HEADERS, UNMODIFIED)
 
 
 def _filters(request: Request) -> dict[str, dict[str, str]]:
@@ -194,13 +181,23 @@ def _filters(request: Request) -> dict[str, dict[str, str]]:
 
 
 def _lister(collection: Collection | None) -> Callable[..., JSONResponse]:
-    def page(rt: Any, caller: Any, request: Request, object_name: str) -> JSONResponse:
-        user_id = user_of(caller, "read", request.query_params.get("user_id"))
+    def list_page(  # the parameters stand here for the OpenAPI document; the query itself is read whole
+        rt: Wiring,
+        caller: Key,
+        request: Request,
+        user_id: UserId = None,
+        limit: Limit = LARGEST_PAGE,  # noqa: ARG001
+        cursor: Cursor = None,  # noqa: ARG001
+        order_by: OrderBy = None,  # noqa: ARG001
+        fields: Fields = None,  # noqa: ARG001
+        updated_since: Since = None,  # noqa: ARG001
+    ) -> JSONResponse:
+        named = user_of(caller, "read", user_id)
         given: dict[str, Any] = {
             name: request.query_params[name] for name in LIST_PARAMETERS if name in request.query_params
         }
         question, ordered = question_of({**given, "filters": _filters(request)}, usual=LARGEST_PAGE)
-        listing = list_records(rt.actions, user_id, object_name, question, ordered=ordered)
+        listing = list_records(rt.actions, named, _object(request, collection), question, ordered=ordered)
         return ok(
             {
                 collection.path if collection else "records": listing.page.records,
@@ -210,35 +207,7 @@ def _lister(collection: Collection | None) -> Callable[..., JSONResponse]:
             }
         )
 
-    def list_page(  # the parameters stand here for the OpenAPI document; the query itself is read whole
-        rt: Wiring,
-        caller: Key,
-        request: Request,
-        user_id: UserId = None,  # noqa: ARG001
-        limit: Limit = LARGEST_PAGE,  # noqa: ARG001
-        cursor: Cursor = None,  # noqa: ARG001
-        order_by: OrderBy = None,  # noqa: ARG001
-        fields: Fields = None,  # noqa: ARG001
-        updated_since: Since = None,  # noqa: ARG001
-    ) -> JSONResponse:
-        assert collection is not None
-        return page(rt, caller, request, collection.object)
-
-    def list_any(
-        rt: Wiring,
-        caller: Key,
-        request: Request,
-        object_name: ObjectName,
-        user_id: UserId = None,  # noqa: ARG001
-        limit: Limit = LARGEST_PAGE,  # noqa: ARG001
-        cursor: Cursor = None,  # noqa: ARG001
-        order_by: OrderBy = None,  # noqa: ARG001
-        fields: Fields = None,  # noqa: ARG001
-        updated_since: Since = None,  # noqa: ARG001
-    ) -> JSONResponse:
-        return page(rt, caller, request, object_name)
-
-    return list_page if collection else list_any
+    return list_page
 
 
 def _object(request: Request, collection: Collection | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from fastapi import FastAPI
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from starlette.testclient import TestClient
@@ -16,6 +17,7 @@ from tests.conftest import new_database
 from worker import access
 from worker.db import Database
 from worker.local_servers import EmbeddedPostgres
+from worker.log import setup_logging
 from worker.runtime import Runtime
 from worker.settings import decode_keys, load_settings
 from worker.shim.app import make_app
@@ -26,18 +28,43 @@ KEY = "A" * 43
 NO_ORG = "http://127.0.0.1:1"  # nobody listens there
 
 
+@pytest.fixture(scope="session", autouse=True)
+def logging() -> None:
+    """As in the product: what structlog does by itself, a traceback with every variable in colours, takes seconds."""
+    setup_logging(level="ERROR")
+
+
 @dataclass
 class Shim:
     """The application on a database of its own: `client` has the key `write`; others go by `keys`."""
 
     client: TestClient
     runtime: Runtime
+    app: FastAPI
     keys: dict[str, str]
     url: str
 
     def as_key(self, name: str) -> dict[str, str]:
         """The header for another key."""
         return {"Authorization": f"Bearer {self.keys[name]}"}
+
+    def take_keys(self) -> None:
+        """New keys, nobody known, nobody slowed down."""
+        self.keys = make_keys(self.runtime.database)
+        self.client.headers = self.as_key("write")
+        self.app.state.known_callers = access.KnownCallers()
+        for name in ("rates", "sign_ins"):
+            getattr(self.app.state, name)._buckets.clear()
+
+    def empty(self) -> None:
+        """As a fresh database, except that ids go on."""
+        with psycopg.connect(self.url) as connection:
+            tables = connection.execute(
+                "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE tablename <> 'alembic_version'"
+                " AND (schemaname = 'sfsync' OR tablename = 'salesforce_oauth_tokens')"
+            )
+            names = ", ".join(name for (name,) in tables)
+            connection.execute(f"TRUNCATE {names}; DROP SCHEMA IF EXISTS salesforce CASCADE".encode())
 
 
 def runtime_of(url: str, **environ: str) -> Runtime:
@@ -58,12 +85,13 @@ def runtime_of(url: str, **environ: str) -> Runtime:
 
 @contextmanager
 def start_shim(url: str, **environ: str) -> Iterator[Shim]:
-    """A shim on the database at `url`, with a client that has the key `write`."""
+    """A shim on the database at `url`."""
     runtime = runtime_of(url, **environ)
-    keys = make_keys(runtime.database)
-    headers = {"Authorization": f"Bearer {keys['write']}"}
-    with TestClient(make_app(runtime), raise_server_exceptions=False, headers=headers) as client:
-        yield Shim(client, runtime, keys, url)
+    app = make_app(runtime)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        shim = Shim(client, runtime, app, {}, url)
+        shim.take_keys()
+        yield shim
     runtime.close()
 
 
@@ -83,13 +111,6 @@ def make_keys(database: Database) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def new_url(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """A database for all tests of a module."""
-    with new_database(postgres) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
 def shared(postgres: EmbeddedPostgres) -> Iterator[Shim]:
     """One shim with a connected USER for all tests of a module that leave things as they are."""
     with new_database(postgres) as url:
@@ -98,11 +119,33 @@ def shared(postgres: EmbeddedPostgres) -> Iterator[Shim]:
             yield shim
 
 
-@pytest.fixture
-def shim(database_url: str) -> Iterator[Shim]:
-    """A shim of one test."""
-    with start_shim(database_url) as shim:
+@pytest.fixture(scope="module")
+def new_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A database for all tests of a module."""
+    with new_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def reused(new_url: str) -> Iterator[Shim]:
+    """One shim for all tests of a module that change things: to start it costs more than most tests."""
+    with start_shim(new_url) as shim:
         yield shim
+
+
+@pytest.fixture
+def shim(reused: Shim) -> Iterator[Shim]:
+    """A shim of one test, as if it were new."""
+    reused.take_keys()
+    yield reused
+    reused.client.cookies.clear()
+    reused.empty()
+
+
+@pytest.fixture
+def database_url(shim: Shim) -> str:
+    """The shim's own database."""
+    return shim.url
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -212,6 +213,8 @@ def test_every_route_is_described_with_an_example(shared: Shim) -> None:
         for method in route.methods:
             described = document["paths"][route.path][method.lower()]
             assert described["summary"], route.path
+            named = {one["name"] for one in described.get("parameters", ()) if one["in"] == "path"}
+            assert named == set(re.findall(r"{(\w+)}", route.path)), (method, route.path)
             good = [answer for status, answer in described["responses"].items() if status.startswith("2")]
             assert any("example" in kind for one in good for kind in one.get("content", {}).values()), (
                 method,

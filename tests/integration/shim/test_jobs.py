@@ -97,6 +97,8 @@ def test_whoever_waits_for_many_learns_their_states(ready: Shim) -> None:
             "CREATE TRIGGER refuse BEFORE INSERT ON sfsync.actions FOR EACH ROW EXECUTE FUNCTION refuse()"
         )
     answer = post(ready, {"actions": [CONTACT, CONTACT]}, headers={"Prefer": "wait=20"})
+    with psycopg.connect(ready.url) as connection:
+        connection.execute("DROP FUNCTION refuse CASCADE")
     states = [(one["state"], one["error"]["code"]) for one in body_of(answer)["data"]["actions"]]
     assert (answer.status_code, states) == (200, [("rejected", "X")] * 2)
 
