@@ -105,6 +105,7 @@ class Chaos:
                     control.remove_field(object_name, name)
         rows = [{"LastName": f"base {number}"} for number in range(self.size.records)]
         self.ids = control.create_rows("Contact", count=len(rows), records=rows)
+        control.advance_clock(60)  # a record of ours a moment before the first sending could be what that sending made
         control.clear_ledger()
         self.journal_from = max((entry["seq"] for entry in control.journal()), default=0)
 

@@ -134,7 +134,7 @@ def test_a_long_file_is_added_in_parts_each_as_a_whole(cli: Cli, rows: Rows, mon
     done = cli("actions", "add", "-", "--user-id", "u", stdin=lines(*wrong))
     assert done.code == 5
     assert "line 4: " in done.err
-    assert rows("SELECT fields ->> 'LastName' FROM sfsync.actions ORDER BY created_at") == [("0",), ("1",)]
+    assert rows("SELECT fields ->> 'LastName' FROM sfsync.actions ORDER BY 1") == [("0",), ("1",)]
     mended = cli("actions", "add", "-", "--user-id", "u", stdin=lines(*documents))
     assert (mended.code, mended.out.strip()) == (0, "Added 3 actions; 2 were there already.")
 
