@@ -25,8 +25,8 @@ demo: $(STAMP) ## the main job, from nothing: servers, org, mirror, changes, wri
 up: $(STAMP) ## leave the whole stack running (Ctrl-C stops it)
 	@$(BIN)/sfsync up
 
-test: $(STAMP) ## run every test, on real servers
-	@$(BIN)/pytest -n auto $(ARGS)
+test: $(STAMP) ## run every test, on real servers (JOBS at once: one more than there are cores, for many of them wait)
+	@$(BIN)/pytest -n $(or $(JOBS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) $(ARGS)
 
 test-full: $(STAMP) ## the large versions of some tests: 16 processes on 50 connections, two simulated weeks of triggers, 300 histories of an org, 100 requests a route (30 minutes)
 	@SFSYNC_TEST_FLEET=16x50 SFSYNC_TEST_WEEK=1 SFSYNC_TEST_HISTORIES=300 SFSYNC_TEST_EXAMPLES=100 $(BIN)/pytest -s \
