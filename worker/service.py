@@ -26,6 +26,9 @@ log = get_logger(__name__)
 PREFORK = "backfill"  # the service whose steps run in processes of their own, so that their memory is given back
 PROCESSES = 2
 PAUSE_SECONDS = 1.0  # before a poller that died is started again
+# How long a thread may hold Python's lock while others wait for it (5 ms unless set). A step waits for Postgres or the org
+# dozens of times, and after each of them for the lock: beside batches that compute, that was most of a single action's time.
+SWITCH_SECONDS = 0.0005
 
 
 def serve(settings: Settings, service: str, concurrency: int | None) -> int:
@@ -75,6 +78,7 @@ def poll_only(settings: Settings, service: str, concurrency: int | None, beside:
 
 
 def _poller(settings: Settings, service: str, threads: int, beside: int | None = None) -> Poller:
+    sys.setswitchinterval(SWITCH_SECONDS)
     rt = Runtime(settings, application=f"sfsync-{service}")
     rt.database.check_server()
     restored = replay_spool(rt.database, rt.vault, settings)
