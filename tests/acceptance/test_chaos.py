@@ -38,4 +38,5 @@ def test_without_any_external_id_and_without_redis(tmp_path: Path, database_url:
     url = f"redis://127.0.0.1:{free_port()}/0"
     report = run(tmp_path, database_url, url, size, with_redis=False)
     assert_right(report, size)
-    assert set(report.ways) == {"bulk", "collection", "idempotency_key"}
+    # Bulk, too, where so many wait at once: that is chance here, and certain in `python -m bench.chaos`.
+    assert {"collection", "idempotency_key"} <= set(report.ways) <= {"bulk", "collection", "idempotency_key"}

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import requests
+from standardwebhooks.webhooks import Webhook
 
 from tests.acceptance.stack import Stack, start_stack
+from tests.receiver import Receiver, receiving
 from tests.waiting import until
 from worker.local_servers import free_port
 
@@ -50,6 +52,14 @@ def stack(tmp_path: Path, database_url: str) -> Iterator[Stack]:
 
 
 @pytest.fixture
+def receiver(stack: Stack) -> Iterator[Receiver]:
+    """Who is told what became of a write; the operator trusts it."""
+    with receiving() as receiver:
+        stack.env["SFSYNC_CALLBACK_ALLOWED_HOSTS"] = receiver.url.partition("/hook")[0]
+        yield receiver
+
+
+@pytest.fixture
 def caller(stack: Stack) -> Caller:
     caller = Caller(stack, int(stack.env["SFSYNC_SHIM_PORT"]))
     stack.start("shim")
@@ -68,7 +78,7 @@ def contacts(stack: Stack, last_name: str) -> list[dict[str, Any]]:
 
 
 def test_a_contact_created_and_an_opportunity_changed_are_in_the_org_and_in_the_mirror(
-    stack: Stack, caller: Caller
+    stack: Stack, receiver: Receiver, caller: Caller
 ) -> None:
     stack.start("worker", "actions")
     stack.start("worker", "refresh")
@@ -94,6 +104,21 @@ def test_a_contact_created_and_an_opportunity_changed_are_in_the_org_and_in_the_
 
     status, refused = caller.call("POST", "contacts", json=body | {"Email": "nonsense"})
     assert (status, refused["error"]["code"]) == (422, "INVALID_EMAIL_ADDRESS")
+    long_ago = {"If-Unmodified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"}
+    status, refused = caller.call("PATCH", f"opportunities/{record_id}", json=change, headers=long_ago)
+    assert (status, refused["error"]["code"]) == (409, "CONFLICT")
+
+    secret = stack.sfsync_json("callbacks", "add-secret", "--user-id", USER)["secret"]
+    status, told = caller.call("PATCH", f"opportunities/{record_id}", json=change | {"callback_url": receiver.url})
+    assert status == 200
+    until(lambda: receiver.got)
+    headers, raw = receiver.got[0]
+    event = Webhook(secret).verify(raw, headers)
+    assert (event["type"], event["data"]["id"], event["data"]["state"]) == (
+        "action.finished",
+        told["data"]["action_id"],
+        "delivered",
+    )
     assert stack.sfsync("verify", "--user-id", USER)
 
 

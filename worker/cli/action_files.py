@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -57,7 +57,8 @@ def read(source: BinaryIO, *, as_csv: bool, object_name: str | None, operation: 
     except UnicodeDecodeError:
         raise SettingsError("the file is not UTF-8") from None
     finally:
-        text.detach()
+        with suppress(ValueError):  # the file may be closed before we are, when nobody reads us to the end
+            text.detach()
 
 
 def _json(text: io.TextIOWrapper, object_name: str | None, operation: str) -> Iterator[Line]:
