@@ -43,7 +43,7 @@ def test_a_worker_is_alive_while_it_is_seen(ask: Ask, database: Database, rows: 
     assert ask("actions")["alive"]
     assert not ask("refresh")["alive"]
     rows("UPDATE sfsync.processes SET seen_at = clock_timestamp() - interval '31 s'")
-    assert "not seen for 31 s" in ask("actions")["trouble"]
+    assert "not seen for" in ask("actions")["trouble"]
     beat(database, "actions", "actions")
     rows("UPDATE sfsync.processes SET host = 'another'")
     assert socket.gethostname() in ask("actions")["trouble"]
