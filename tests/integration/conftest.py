@@ -8,6 +8,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.describes import ACCOUNT, CONTACT, OPPORTUNITY
+from tests.integration.cli import Cli
 
 Rows = Callable[..., list[tuple[Any, ...]]]
 
@@ -35,3 +36,13 @@ def connection_id(rows: Rows) -> int:
         keep = "INSERT INTO sfsync.object_describes (connection_id, object, describe) VALUES (%s, %s, %s)"
         rows(keep, made, one["name"].lower(), Jsonb(one))
     return int(made)
+
+
+@pytest.fixture
+def cli(
+    connection_id: int, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Cli:
+    """`sfsync` with the user `u` connected; no Redis."""
+    assert connection_id
+    given = {"DATABASE_URL": database_url, "ENCRYPTION_KEY": "A" * 43, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    return Cli(monkeypatch, capsys, given)

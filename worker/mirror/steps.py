@@ -34,7 +34,7 @@ from worker.mirror.guard import MassRemovalError, hold
 from worker.mirror.pages import load_page
 from worker.mirror.schema import UnfitObjectError
 from worker.mirror.work import LostObjectError, StartOverError, Work
-from worker.steps import Busy, Done, Step
+from worker.steps import Busy, Step
 
 __all__ = ["load_page", "step"]
 
@@ -192,8 +192,3 @@ def _put_off(work: Work, pause: timedelta | None, text: str, *, counted: bool) -
         work.set(session, error=text)
     options = work.option(pause=seconds, paused_at=place)
     return work.again(pause or timedelta(seconds=seconds), progress=not counted, options=options)
-
-
-def is_over(answer: Step) -> bool:
-    """Whether there is nothing left to do."""
-    return isinstance(answer, Done)

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import uuid
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,14 @@ from typing import Any
 import pytest
 
 from tests.integration.cli import Cli
+from tests.integration.conftest import Rows
 from worker import exact
 from worker.cli import actions as command
 from worker.cli import choosing
 
-Rows = Callable[..., list[tuple[Any, ...]]]
 RECORD = "003000000000001AAA"
 OTHER = "003000000000002AAA"
 LONG = "FIELD_CUSTOM_VALIDATION_EXCEPTION"
-
-
-@pytest.fixture
-def cli(
-    connection_id: int, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Cli:
-    """Connected as user u; no Redis."""
-    assert connection_id
-    given = {"DATABASE_URL": database_url, "ENCRYPTION_KEY": "A" * 43, "REDIS_URL": "redis://127.0.0.1:1/0"}
-    return Cli(monkeypatch, capsys, given)
 
 
 def lines(*documents: dict[str, Any]) -> str:

@@ -1,48 +1,14 @@
 """`sfsync callbacks`: secrets are shown once, what was told is listed, what failed is told again."""
 
-from collections.abc import Callable
-from typing import Any
-
-import psycopg
-import pytest
-
 from tests.integration.cli import Cli
+from tests.integration.conftest import Rows
 from worker.callbacks import store
 from worker.db import Database
 from worker.settings import load_settings
 from worker.tokens.vault import Vault
 
-Rows = Callable[..., list[tuple[Any, ...]]]
 URL = "https://caller.example/a/rather/long/path/of/a/hook?with=a&query=too"
 SECRET = "whsec_" + "MDEy" * 11
-
-
-@pytest.fixture
-def rows(database_url: str) -> Rows:
-    def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-
-    return run
-
-
-@pytest.fixture
-def connection_id(rows: Rows) -> int:
-    ((made,),) = rows(
-        "INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token)"
-        " VALUES ('u', 'refresh_token', 'https://login.salesforce.com', 'salesforce', 'x') RETURNING id"
-    )
-    return int(made)
-
-
-@pytest.fixture
-def cli(
-    connection_id: int, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Cli:
-    assert connection_id
-    given = {"DATABASE_URL": database_url, "ENCRYPTION_KEY": "A" * 43, "REDIS_URL": "redis://127.0.0.1:1/0"}
-    return Cli(monkeypatch, capsys, given)
 
 
 def tell(database: Database, connection_id: int) -> int:
