@@ -72,14 +72,14 @@ def pages(work: Work) -> Step | None:
     """Load pages, several at once, until all are loaded or the step has had its time."""
     _load_some(work)
     work.keeper.check()
-    work.reload()
-    if work.run.stage != "pages":
-        return None
     with work.deps.database.transaction() as session:
         left = session.scalar(
             select(func.count()).where(RunPage.run_id == work.run.id, RunPage.state != "loaded").select_from(RunPage)
         )
         free = free_pages(session, work.run.id, 1)
+    work.reload()  # after the count: what another worker commits between the two must not look like missing rows
+    if work.run.stage != "pages":
+        return None
     if left:
         return work.again(timedelta(0) if free else PAGES_PAUSE)
     if _incomplete(work.run):

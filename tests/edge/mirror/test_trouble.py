@@ -11,8 +11,9 @@ from tests.org import SharedOrgs
 from tests.processes import Process
 from tests.waiting import until
 from worker.db import Database
-from worker.mirror import steps
+from worker.mirror import bulk_read, steps
 from worker.mirror.remember import remember
+from worker.mirror.work import Work
 from worker.steps import Busy
 
 RESULTS = r"/jobs/query/\w+/results"
@@ -153,6 +154,26 @@ def test_runs_of_a_revoked_connection_wait_for_a_person(world: World) -> None:
     world.query("UPDATE salesforce_oauth_tokens SET state = 'active' RETURNING 1")
     assert world.due_runs("backfill") == [run_id]
     assert world.finish(run_id)["state"] == "done"
+
+
+def test_a_last_page_that_another_worker_commits_meanwhile_is_not_taken_for_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = world.ask("Account")
+    until(lambda: steps.step(world.deps, run_id) and world.run(run_id)["stage"] == "pages")
+    (page,) = world.one("SELECT array_agg(id) AS ids FROM sfsync.run_pages WHERE run_id = :id", id=run_id)["ids"]
+    looked = Work.reload
+
+    def looked_a_moment_too_early(work: Work) -> None:
+        looked(work)
+        steps.load_page(world.deps, page)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk_read, "_load_some", lambda _work: None)  # the other worker holds the page
+        patch.setattr(Work, "reload", looked_a_moment_too_early)
+        steps.step(world.deps, run_id)
+    run = world.finish(run_id)
+    assert (run["state"], run["options"].get("restarts")) == ("done", None)
 
 
 def test_staged_rows_that_a_crash_of_postgres_emptied_are_read_again(world: World) -> None:
