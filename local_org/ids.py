@@ -13,6 +13,8 @@ COUNTER_DIGITS = 9
 
 _SHAPE = re.compile(r"[0-9A-Za-z]{15}(?:[0-9A-Za-z]{3})?")
 _PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
+_PAIR_COUNT = len(_PAIRS)
+_PAIR_CAPITALS = tuple(("A" <= high <= "Z") | ("A" <= low <= "Z") << 1 for high, low in _PAIRS)
 
 
 def checksum(id15: str) -> str:
@@ -50,15 +52,31 @@ def _restore_case(id15: str, check: str) -> str | None:
     return restored if checksum(restored) == check else None
 
 
-@lru_cache(65_536)
 def numbered(prefix: str, number: int) -> str:
     """The 18-character id of the `number`-th record (from 0) with this key prefix in this org."""
-    head = f"{prefix}{INSTANCE}"
+    high, low = divmod(number, _PAIR_COUNT)
+    first, middle = divmod(high, _PAIR_COUNT)
+    if first >= len(ALPHABET):  # beyond 916 million records of an object
+        return _numbered_far(prefix, number)
+    # `first` is one character, the second of the pair "0?"
+    capitals = _PAIR_CAPITALS[first] >> 1 | _PAIR_CAPITALS[middle] << 1 | _PAIR_CAPITALS[low] << 3
+    head, check = _head(prefix)
+    return head + ALPHABET[first] + _PAIRS[middle] + _PAIRS[low] + check + CHECKSUM[capitals]
+
+
+@lru_cache(1_024)
+def _head(prefix: str) -> tuple[str, str]:
+    """The first ten characters of an id with a small number, and their two characters of checksum."""
+    head = f"{prefix}{INSTANCE}".ljust(10, "0")
+    return head, _check(head[:5]) + _check(head[5:])
+
+
+def _numbered_far(prefix: str, number: int) -> str:
     digits = ""
     while number:
-        number, rest = divmod(number, 3844)
+        number, rest = divmod(number, _PAIR_COUNT)
         digits = _PAIRS[rest] + digits
-    id15 = head + digits.rjust(COUNTER_DIGITS, "0")[-COUNTER_DIGITS:]
+    id15 = f"{prefix}{INSTANCE}" + digits.rjust(COUNTER_DIGITS, "0")[-COUNTER_DIGITS:]
     return id15 + checksum(id15)
 
 
