@@ -14,7 +14,7 @@ COUNTER_DIGITS = 9
 _SHAPE = re.compile(r"[0-9A-Za-z]{15}(?:[0-9A-Za-z]{3})?")
 _PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
 _PAIR_COUNT = len(_PAIRS)
-_PAIR_CAPITALS = tuple(("A" <= high <= "Z") | ("A" <= low <= "Z") << 1 for high, low in _PAIRS)
+_PAIR_CAPITALS = tuple(("A" <= pair[0] <= "Z") | ("A" <= pair[1] <= "Z") << 1 for pair in _PAIRS)
 
 
 def checksum(id15: str) -> str:

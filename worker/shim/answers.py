@@ -74,7 +74,7 @@ class Listed(Shape):
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route: these refusals, and those that every route may give."""
     found: dict[int | str, dict[str, Any]] = {}
-    for status in sorted({400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503, *statuses}):
+    for status in sorted({400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 502, 503, *statuses}):
         codes = [name for name, code in CODES.items() if code.status == status]
         found[status] = {"model": Refused, "description": ", ".join(codes) or "The org's own code"}
     return found

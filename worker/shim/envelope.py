@@ -33,6 +33,7 @@ from worker.shim.codes import CODES
 
 log = get_logger(__name__)
 
+APP_REFUSED = "The org refuses the connected app; the operator must look at its settings."
 NOT_CONNECTED = "Could not get authenticated Salesforce client. Please connect your Salesforce account."
 SINGULAR = {"contacts": "CONTACT", "accounts": "ACCOUNT", "opportunities": "OPPORTUNITY", "leads": "LEAD"}
 RECORD_PATH = re.compile(rf"/api/salesforce/({'|'.join(SINGULAR)})(?:/(.+))?$")
@@ -178,6 +179,8 @@ async def _on_sync_error(request: Request, error: Exception) -> JSONResponse:
         case OverBudgetError() if not isinstance(error, CrowdedError):
             message = "The org's API allowance is spent; try again later."
             return refused(503, "ALLOWANCE_SPENT", message, headers=retry(error.retry_after or timedelta(minutes=15)))
+        case TransientError() if error.code == "APP_REFUSED":
+            return refused(CODES["APP_REFUSED"].status, "APP_REFUSED", APP_REFUSED, headers=retry(error.retry_after))
         case TransientError():
             message = "The org cannot be reached now; try again."
             return refused(503, "UNAVAILABLE", message, headers=retry(error.retry_after))

@@ -22,7 +22,7 @@ from worker.salesforce.oauth import AppRefusedError
 from worker.shim.answers import Shape, answers, refusals
 from worker.shim.auth import Key, Wiring, user_of, users_of
 from worker.shim.bodies import Body, body_of, described, media_type, parse
-from worker.shim.envelope import Refusal, ok, retry
+from worker.shim.envelope import APP_REFUSED, Refusal, ok, retry
 from worker.shim.pages import page
 from worker.shim.shown import plain
 from worker.tokens.authorize import UnknownStateError, begin_authorization, finish_authorization, give_up_authorization
@@ -165,7 +165,7 @@ def _configured(rt: Runtime) -> None:
 CONNECTED = {name: STATE[name] for name in ("user_id", "organization_id", "username", "instance_url")}
 PAGE_RESPONSES: dict[int | str, dict[str, Any]] = {
     **answers(ConnectedShape, CONNECTED, description="A page for people; with Accept: application/json the connection"),
-    **refusals(502),
+    **refusals(),
 }
 for _status in (200, 400, 502, 503):
     PAGE_RESPONSES[_status].setdefault("content", {})["text/html"] = {"schema": {"type": "string"}}
@@ -251,8 +251,7 @@ def _connect(rt: Runtime, back: Back) -> Connected:
         raise Refusal.of("INVALID_STATE", message) from None
     except AppRefusedError as error:
         log.warning("shim.app_refused", error=str(error))
-        message = "The org refuses the connected app; the operator must look at its settings."
-        raise Refusal.of("APP_REFUSED", message) from None
+        raise Refusal.of("APP_REFUSED", APP_REFUSED) from None
     except DisconnectedError:
         raise Refusal.of("AUTH_DENIED", "The org did not accept the code that it gave.") from None
     except SettingsError as error:
@@ -274,12 +273,7 @@ def refresh(rt: Wiring, caller: Key, body: Annotated[User, body_of(User)]) -> Re
     with rt.database.transaction() as session:
         connection_id = connection_of(session, user_id)
     tokens = rt.tokens(connection_id)
-    try:
-        tokens.renew(tokens.stored()[0])
-    except AppRefusedError:
-        raise Refusal.of(
-            "APP_REFUSED", "The org refuses the connected app; the operator must look at its settings."
-        ) from None
+    tokens.renew(tokens.stored()[0])
     state = connection_state(rt.actions, user_id)
     return ok({"renewed": True, "user_id": user_id, "expires_at": state["expires_at"]})
 

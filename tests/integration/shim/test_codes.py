@@ -10,13 +10,20 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
+from pydantic import SecretStr
 from starlette.types import Message
 
-from tests.integration.shim.conftest import USER, Shim, body_of, connect
+from tests.conftest import new_database
+from tests.integration.shim.conftest import USER, Shim, body_of, connect, start_shim
+from tests.org import Org, SharedOrgs
+from worker.local_servers import EmbeddedPostgres
 from worker.mirror import read
+from worker.poller import Poller
+from worker.runtime import Runtime
 from worker.shim.codes import CODES
 from worker.shim.rate import Rates
 from worker.shim.surround import Surround
+from worker.tokens.connect import Target, connect_with_client_credentials
 
 API = "/api/salesforce"
 AUTH = "/api/auth/salesforce"
@@ -36,6 +43,13 @@ HANDLERS = {
     )
     for name, path in ((plural, f"/{plural.lower()}"), (singular, f"/{plural.lower()}/{RECORD}"))
 }
+
+
+@pytest.fixture
+def database_url_of_org(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A database for a shim that knows an org."""
+    with new_database(postgres) as url:
+        yield url
 
 
 def sql(shim: Shim, statement: str) -> None:
@@ -172,6 +186,38 @@ def ask(shim: Shim, path: str, body: Any, **options: Any) -> Any:
     return shim.client.post(path, json=body, **options)
 
 
+def app_refused(shim: Shim, org: Org) -> Any:
+    """An org that does not know the connected app."""
+    sql(shim, f"UPDATE salesforce_oauth_tokens SET login_url = '{org.url}'")
+    return ask(shim, f"{AUTH}/refresh", {"user_id": USER})
+
+
+def conflict(shim: Shim, org: Org) -> Any:
+    """A record that was changed later than the caller thinks; a worker finds out."""
+    record_id, rt = org.control.create_rows("Account", count=1)[0], shim.runtime
+    settings = rt.settings.model_copy(
+        update={
+            "salesforce_client_id": org.client_id,
+            "salesforce_client_secret": SecretStr(org.client_secret),
+            "poll_seconds": 0.05,
+        }
+    )
+    worker = Runtime(settings)
+    sql(shim, "DELETE FROM salesforce_oauth_tokens; DROP SCHEMA salesforce CASCADE")
+    connect_with_client_credentials(worker.database, worker.vault, settings, Target(USER))
+    poller = Poller(worker, "test", ("actions",), threads=2)
+    poller.start()
+    try:
+        return shim.client.patch(
+            f"{API}/accounts/{record_id}",
+            json={"user_id": USER, "Name": "late"},
+            headers={"If-Unmodified-Since": "Sat, 01 Jan 2000 00:00:00 GMT", "Prefer": "wait=20"},
+        )
+    finally:
+        poller.join()
+        worker.close()
+
+
 Case = Callable[[Shim], Any]
 CASES: dict[str, Case] = {
     "VALIDATION_ERROR": lambda shim: shim.client.get(f"{API}/contacts"),
@@ -203,11 +249,11 @@ CASES: dict[str, Case] = {
     "TIMEOUT": too_long,
     "BUSY": all_at_work,
 }
-ELSEWHERE = ("CONFLICT", "APP_REFUSED")  # what only an org can bring about
+BY_AN_ORG: dict[str, Callable[[Shim, Org], Any]] = {"APP_REFUSED": app_refused, "CONFLICT": conflict}
 OURS = {**{code: f"{API}{path}" for code, path in HANDLERS.items()}, "INTERNAL_ERROR": f"{API}/actions"}
 
 
-@pytest.mark.parametrize("code", [code for code in CODES if code not in ELSEWHERE])
+@pytest.mark.parametrize("code", [code for code in CODES if code not in BY_AN_ORG])
 def test_every_code_comes_with_its_status_in_an_envelope_that_tells_nothing_of_our_inside(
     shim: Shim, code: str
 ) -> None:
@@ -217,6 +263,18 @@ def test_every_code_comes_with_its_status_in_an_envelope_that_tells_nothing_of_o
             answer = shim.client.get(OURS[code], params={"user_id": USER})
     else:
         answer = CASES[code](shim)
+    check(shim, code, answer)
+
+
+@pytest.mark.parametrize("code", BY_AN_ORG)
+def test_what_an_org_brings_about_has_its_code_too(database_url_of_org: str, orgs: SharedOrgs, code: str) -> None:
+    org = orgs.like_new("Account=5")
+    connect(database_url_of_org)
+    with start_shim(database_url_of_org, SALESFORCE_LOGIN_URL=org.url, SALESFORCE_ALLOWED_HOSTS=org.url) as shim:
+        check(shim, code, BY_AN_ORG[code](shim, org))
+
+
+def check(shim: Shim, code: str, answer: Any) -> None:
     error = body_of(answer)["error"]
     assert (answer.status_code, error["code"]) == (CODES[code].status, code), answer.text
     assert error["message"]
