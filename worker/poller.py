@@ -137,7 +137,7 @@ class Poller:
         with self._lock:
             if (self._in_hand[name, row_id] or PULSE.in_hand(name, row_id)) and not again:
                 return True
-            if not PULSE.take_slot(name, row_id):
+            if not PULSE.take_slot(name, row_id, further=again):
                 return False
             self._in_hand[name, row_id] += 1
         self._executor.submit(self._work, name, row_id)

@@ -20,6 +20,12 @@ from worker.steps import Busy, Step
 
 log = get_logger(__name__)
 
+LATELY_SECONDS = (
+    60.0  # so long after another org had work here, further steps of one row take no more than half the slots
+)
+YOUNG_SECONDS = 0.25  # a step that is older waits for something, and nobody gives way to it
+WAY_SECONDS = 0.1  # the longest that a step gives way at once
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -34,14 +40,19 @@ class Running:
 class Pulse:
     """The steps of this process. Slots bound how many run at once, whoever asked for them: a message or the poller.
 
-    With three slots or more one org never has them all, so that another's work need not wait for its steps to end.
+    With three slots or more one org never has them all, so that another's work need not wait for its steps to end. Steps share
+    more than slots: Python's lock, the machine, Postgres. So where several orgs have work, one that has many steps takes fewer
+    slots, and its steps give way to those of orgs that have one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
         self._slots = 1
         self._taken: Counter[str] = Counter()  # org → slots; "" where a row's org is not known
         self._orgs: dict[tuple[str, int], str] = {}  # of the rows that the poller has seen
+        self._seen: dict[str, float] = {}  # orgs by when they had work last, the latest at the end
         self._running: dict[int, Running] = {}
         self._woken: set[tuple[str, int]] = set()  # rows that a message came for while they were in hand
         self._turned_away = False  # somebody found no slot
@@ -52,6 +63,7 @@ class Pulse:
     def allow(self, threads: int) -> None:
         """Set how many steps may run at once; before the first step."""
         self._slots = threads
+        self._seen.clear()
 
     @property
     def free(self) -> int:
@@ -64,20 +76,52 @@ class Pulse:
             if len(self._orgs) > 10_000:
                 self._orgs.clear()
             self._orgs[name, row_id] = org
+            self._see(org)
 
-    def take_slot(self, name: str = "", row_id: int = 0) -> bool:
+    def _see(self, org: str) -> None:
+        if not org:
+            return
+        self._seen.pop(org, None)
+        self._seen[org] = self._clock()
+        if len(self._seen) > 2:  # the latest two tell all: whether there was another
+            del self._seen[next(iter(self._seen))]
+
+    def take_slot(self, name: str = "", row_id: int = 0, *, further: bool = False) -> bool:
         """Take a slot for a step of a row; False when there is none for its org. `run()` gives it back.
 
-        Nobody waits for one: threads that do would keep messages of other orgs from being read.
+        `further`: another step of this row has one. Nobody waits for a slot: threads that do would keep messages of other orgs
+        from being read.
         """
         with self._lock:
             org = self._orgs.get((name, row_id), "")
-            most = self._slots - 1 if org and self._slots > 2 else self._slots
-            if self.free < 1 or self._taken[org] >= most:
-                self._turned_away = True
+            self._see(org)
+            if self.free < 1 or self._taken[org] >= self._most(org, further=further):
+                self._turned_away |= not further
                 return False
             self._taken[org] += 1
             return True
+
+    def _most(self, org: str, *, further: bool) -> int:
+        if not org or self._slots < 3:
+            return self._slots
+        now = self._clock()
+        others = any(one != org and now - at < LATELY_SECONDS for one, at in self._seen.items())
+        return self._slots // 2 if further and others else self._slots - 1
+
+    def give_way(self) -> None:
+        """Called in a step where it may pause: one of several of its org lets young steps of orgs that have one go first.
+
+        It waits a moment at most, so that it goes on however many of them come.
+        """
+        with self._lock:
+            me = self._running.get(threading.get_ident())
+            if me is not None and me.org and self._taken[me.org] > 1:
+                self._ended.wait_for(lambda: not self._is_passed(me.org), WAY_SECONDS)
+
+    def _is_passed(self, org: str) -> bool:
+        now = self._clock()
+        singles = (one for one in self._running.values() if one.org != org and self._taken[one.org] == 1)
+        return any(now - one.since < YOUNG_SECONDS for one in singles)
 
     def in_hand(self, name: str, row_id: int, *, woken: bool = False) -> bool:
         """Whether a step of this row runs here; if so and it was `woken`, the row is looked at again after it."""
@@ -96,7 +140,7 @@ class Pulse:
         key = threading.get_ident()
         answer: Step | None = Busy()
         with self._lock:
-            self._running[key] = Running(name, row_id, time.monotonic(), self._orgs.get((name, row_id), ""))
+            self._running[key] = Running(name, row_id, self._clock(), self._orgs.get((name, row_id), ""))
         try:
             with bound(task=name, id=row_id):
                 answer = _reporting(body)
@@ -106,6 +150,7 @@ class Pulse:
                 org = self._running.pop(key).org
                 self.finished += not isinstance(answer, Busy)
                 self._taken[org] -= 1
+                self._ended.notify_all()
                 again = self._turned_away or (name, row_id) in self._woken
                 self._turned_away = False
                 self._woken.discard((name, row_id))
@@ -119,7 +164,7 @@ class Pulse:
 
     def longest(self) -> float:
         """Seconds that the oldest step in hand has been running; 0 when there is none."""
-        now = time.monotonic()
+        now = self._clock()
         return max((now - step.since for step in self.running()), default=0.0)
 
 

@@ -131,6 +131,7 @@ class Runtime:
             remember=self._remember,
             wake=self.wake,
             crowded=lambda: PULSE.crowded,
+            give_way=PULSE.give_way,
             wrong_callback=lambda connection_id, url: wrong_url(self.callbacks, connection_id, url),
         )
 

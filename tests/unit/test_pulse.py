@@ -6,7 +6,7 @@ import pytest
 
 from tests.waiting import until
 from worker.errors import FencedError, RejectedError, TransientError
-from worker.pulse import Pulse
+from worker.pulse import LATELY_SECONDS, YOUNG_SECONDS, Pulse
 from worker.steps import Again, Busy, Done, Step
 
 
@@ -81,6 +81,61 @@ def test_one_org_never_has_all_slots() -> None:
     assert [pulse.take_slot("actions.deliver", row_id) for row_id in range(1, 6)] == [True] * 3 + [False] * 2
     assert pulse.take_slot("actions.deliver", 0)
     assert pulse.free == 0
+
+
+def test_further_steps_of_a_row_take_half_the_slots_while_another_org_had_work_lately() -> None:
+    now = 0.0
+    pulse = Pulse(clock=lambda: now)
+    pulse.allow(8)
+    pulse.learn("actions.deliver", 1, "flood")
+    assert [pulse.take_slot("actions.deliver", 1, further=True) for _ in range(5)] == [True] * 5
+    pulse.learn("actions.deliver", 2, "quiet")
+    assert not pulse.take_slot("actions.deliver", 1, further=True)
+    assert pulse.take_slot("actions.deliver", 1), "another row's first step is no further one"
+    now += LATELY_SECONDS + 1
+    assert pulse.take_slot("actions.deliver", 1, further=True)
+    assert pulse.free == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "age", "first"), [(2, 0.0, "single"), (1, 0.0, "flood"), (2, 2 * YOUNG_SECONDS, "flood")]
+)
+def test_one_of_several_steps_gives_way_to_the_young_step_of_an_org_that_has_one(
+    steps: int, age: float, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pulse.WAY_SECONDS", 60.0)
+    now = 0.0
+    pulse = Pulse(clock=lambda: now)
+    pulse.allow(4)
+    pulse.learn("actions.deliver", 1, "flood")
+    pulse.learn("actions.deliver", 2, "quiet")
+    for row_id in [1] * steps + [2]:
+        assert pulse.take_slot("actions.deliver", row_id)
+    going, go_on, ended = threading.Event(), threading.Event(), list[str]()
+
+    def single() -> Step:
+        going.set()
+        go_on.wait()
+        ended.append("single")
+        return Done()
+
+    def one_of_the_flood() -> Step:
+        pulse.give_way()
+        ended.append("flood")
+        return Done()
+
+    threads = [threading.Thread(target=pulse.run, args=("actions.deliver", 2, single))]
+    threads.append(threading.Thread(target=pulse.run, args=("actions.deliver", 1, one_of_the_flood)))
+    threads[0].start()
+    assert going.wait(60)
+    now += age
+    threads[1].start()
+    if first == "flood":
+        until(lambda: ended == ["flood"])
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert ended[0] == first
 
 
 def test_of_two_slots_one_org_may_have_both() -> None:

@@ -57,6 +57,7 @@ def step(
 ) -> Step:
     """Move one queue one step. May run at the same time as others on the same queue: each claims what it sends."""
     settling = timedelta(seconds=deps.settings.settling_seconds)
+    deps.give_way()
     with deps.database.transaction() as session:
         queue = queues.find_queue(session, queue_id)
         if queue is None:
@@ -116,6 +117,7 @@ def deliver(deps: ActionDeps, queue: Queue, *, now: datetime, chance: Callable[[
     client.meter.check()  # what must wait is better not claimed
     sent_at = deps.clocks.now(queue.connection_id, client)
     parents = _locking_fields(deps, queue)
+    deps.give_way()
     claimed = time.monotonic()
     with deps.database.transaction() as session:
         window = claims.look(session, queue, now=now, parents=parents)
@@ -244,6 +246,7 @@ def _write(
         for row, verdict in zip(rows, verdicts, strict=True)
         for change in changes_for(row, verdict, settling=settling, chance=chance())
     ]
+    deps.give_way()
     record(deps, batch, changes)
     counts = {state: sum(one.state == state for one in changes) for state in {one.state for one in changes}}
     log.info("actions.sent", operation=rows[0][0].operation, way=batch.way, sent=len(changes), **counts)
@@ -262,6 +265,7 @@ def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) ->
     The outcome was committed before: what fails here is done again by the next step. One thread of all does it at a time.
     """
     values = {"connection": queue.connection_id, "object": queue.object, "limit": COLLECTION_RETRIEVE_IDS}
+    deps.give_way()
     with deps.database.transaction() as session:
         rows = session.execute(text(UNREMEMBERED), values).all()
         if not rows or (busy and len(rows) < COLLECTION_RETRIEVE_IDS and rows[0].age < REMEMBER_AFTER_SECONDS):

@@ -66,3 +66,4 @@ class ActionDeps:
     clocks: OrgClocks = field(default_factory=OrgClocks)
     wrong_callback: Callable[[int, str], str | None] = lambda _connection_id, _url: None  # what is wrong with a URL
     crowded: Callable[[], bool] = lambda: False  # others wait for a slot of this process: a long turn should end
+    give_way: Callable[[], None] = lambda: None  # called where a step may pause for others of this process

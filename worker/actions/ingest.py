@@ -113,7 +113,7 @@ def kind_for_job(
     unseen = len(same) == len(window) >= COLLECTION_RECORDS  # there may be more of them than we looked at
     if len(same) <= limit and not (unseen and claims.more_ready_than(session, queue, limit, now=now)):
         return None
-    if jobs.open_jobs(session, queue) >= jobs.JOBS_AT_ONCE:
+    if not jobs.may_open(session, queue):
         return None
     fitting = sum(ingest_rows.cells(one) is not None for one in claims.whole(session, same))
     if fitting < len(same) and fitting <= limit:  # where all of what we saw fits, so does enough of the rest
@@ -133,6 +133,8 @@ def begin(
 ) -> bool:
     """Put what is ready of this kind into a job of its own, and move it as far as it goes; False when somebody took it all."""
     with deps.database.transaction() as session:
+        if not jobs.may_open(session, queue):
+            return True  # somebody opened one since we looked: the next look goes by a call
         actions = jobs.heads(session, queue, kind, now=now)
         if not actions:
             return False
@@ -170,6 +172,7 @@ def _move(moving: Moving, *, fresh: bool) -> None:
             stage: str | None = moving.job.stage
             while stage is not None:
                 keeper.check()
+                deps.give_way()
                 stage = _STAGES[stage](moving)
         except FencedError:
             log.info("ingest.fenced", job=moving.job.id)
@@ -372,6 +375,7 @@ def _end(
         with database.transaction() as session:
             queues.no_bulk(session, moving.queue, no_bulk)
     batch = Batch(moving.queue, 0, "sending", tuple(actions), BULK, moving.job.id)
+    moving.deps.give_way()
     with database.transaction() as session:
         db.guard(session, moving.claim)
         woken = write(session, batch, changes) if changes else []

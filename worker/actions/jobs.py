@@ -17,6 +17,7 @@ from worker.db import Claim
 from worker.salesforce.limits import INGEST_BATCH_ROWS
 
 JOB_BYTES = 20 * 1024 * 1024  # ours, far below the vendor's limit: a job's data is held in memory
+OPENING = 0x5F5E  # an advisory lock, with the queue's id: threads that count at the same moment would all open one
 JOBS_AT_ONCE = 2  # of one queue: what comes meanwhile goes by calls, so that a slow job holds nobody up
 
 
@@ -39,7 +40,7 @@ COLUMNS = "id, operation, external_id_field, job_id, stage, rows, attempts, sent
 DUE = """
 SELECT {columns} FROM sfsync.ingest_jobs
  WHERE connection_id = :connection AND object = :object AND state = 'ready' AND due_at <= :now
-   AND (claim_until IS NULL OR claim_until < clock_timestamp())
+   AND (claim_until IS NULL OR claim_until < statement_timestamp())
  ORDER BY due_at LIMIT 1
 """.replace("{columns}", COLUMNS)
 OPEN = """
@@ -74,9 +75,11 @@ def due(session: Session, queue: Queue, *, now: datetime) -> Job | None:
     return None if row is None else Job(**row)
 
 
-def open_jobs(session: Session, queue: Queue) -> int:
-    """How many jobs of the queue are under way."""
-    return int(session.scalar(text(OPEN), _of(queue)) or 0)
+def may_open(session: Session, queue: Queue) -> bool:
+    """Whether the queue may have another job; if so, nobody else opens one of it until the transaction ends."""
+    lock = text("SELECT pg_try_advisory_xact_lock(:kind, CAST(:queue % 2147483647 AS int))")
+    free = session.scalar(lock, {"kind": OPENING, "queue": queue.id})
+    return bool(free) and int(session.scalar(text(OPEN), _of(queue)) or 0) < JOBS_AT_ONCE
 
 
 def heads(session: Session, queue: Queue, kind: Head, *, now: datetime) -> list[Pending]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from worker.actions import claims, due, queues, record, store
+from worker.actions import claims, due, jobs, queues, record, store
 from worker.actions.accept import Intent, accept
 from worker.actions.changes import Change
 from worker.actions.claims import Batch
@@ -68,6 +68,21 @@ def test_a_batch_has_the_heads_of_one_kind_and_is_claimed_once(
     assert claim(deps, queue) is None
     assert [one.operation for one in first.actions] == ["create", "create"]
     assert [one.fields["Email"] for one in second.actions] == ["1@b.example"]
+
+
+def test_of_many_who_look_at_once_one_opens_a_job_and_no_more_than_two_are_open(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    accept(deps, connection_id, [create() for _ in range(3)], source="cli")
+    queue = queue_of(deps, rows)
+    for _ in range(jobs.JOBS_AT_ONCE):
+        with deps.database.transaction() as session, deps.database.transaction() as other:
+            assert jobs.may_open(session, queue)
+            assert not jobs.may_open(other, queue)
+            head = claims.look(session, queue, now=deps.database.now(), limit=1)[0]
+            jobs.open_job(session, queue, claims.whole(session, [head]), sent_at=SENT_AT)
+    with deps.database.transaction() as session:
+        assert not jobs.may_open(session, queue)
 
 
 def test_the_next_of_a_line_is_ready_when_the_one_before_is_delivered(
