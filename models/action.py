@@ -196,9 +196,10 @@ class Action(Base):
             postgresql_where=text(one_of("state", *UNFINISHED)),
         ),
         Index(
-            "ix_actions_sent",
+            "ix_actions_under_way",  # by state: those in doubt are few, and those in Bulk jobs may be 10,000s
             "connection_id",
             "object",
+            "state",
             "claim_until",
             postgresql_where=text("state IN ('sending', 'in_doubt')"),
         ),

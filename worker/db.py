@@ -1,6 +1,8 @@
 """Postgres: engine, transactions, a raw connection for COPY, and claims (take, renew, release).
 
-Claims use Postgres's `clock_timestamp()` in the SQL and nothing else: no worker's clock decides who owns what.
+Claims use Postgres's clock in the SQL and nothing else: no worker's clock decides who owns what. What is written is
+`clock_timestamp()`. What is due, old or expired is compared with `statement_timestamp()`: the former may change while a
+statement runs, so that no index is used for it and every row is looked at, the finished ones of years included.
 """
 
 import os

@@ -92,7 +92,7 @@ def forget(session: Session) -> None:
     """Delete a part of what is older than a day; the next call deletes the next part."""
     session.execute(
         text(
-            "DELETE FROM sfsync.events WHERE at < clock_timestamp() - interval '1 day'"
+            "DELETE FROM sfsync.events WHERE at < statement_timestamp() - interval '1 day'"
             " AND id IN (SELECT id FROM sfsync.events ORDER BY id LIMIT 5000)"
         )
     )

@@ -47,18 +47,18 @@ DURATIONS = """
 SELECT r.kind, count(*) AS runs, sum(r.rows_read) AS rows,
        percentile_cont(ARRAY[0.5, 0.95, 1.0]) WITHIN GROUP (ORDER BY extract(epoch FROM r.finished_at - r.started_at)) AS seconds
   FROM sfsync.runs r
- WHERE r.finished_at > clock_timestamp() - interval '1 hour' AND r.started_at IS NOT NULL AND r.state = 'done'
+ WHERE r.finished_at > statement_timestamp() - interval '1 hour' AND r.started_at IS NOT NULL AND r.state = 'done'
  GROUP BY r.kind ORDER BY r.kind
 """
 
 RENEWALS = """
 SELECT outcome, count(*) AS total FROM sfsync.renewals
- WHERE ended_at > clock_timestamp() - interval '1 day' GROUP BY outcome ORDER BY outcome
+ WHERE ended_at > statement_timestamp() - interval '1 day' GROUP BY outcome ORDER BY outcome
 """
 
 LANES = """
 SELECT lane, count(*) AS waiting, extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest_seconds
-  FROM sfsync.runs WHERE state = 'ready' AND due_at <= clock_timestamp() AND (claim_until IS NULL OR claim_until < clock_timestamp())
+  FROM sfsync.runs WHERE state = 'ready' AND due_at <= statement_timestamp() AND (claim_until IS NULL OR claim_until < statement_timestamp())
  GROUP BY lane ORDER BY lane
 """
 

@@ -136,8 +136,8 @@ def ask_limits(rt: Runtime) -> Step:
 def _forget(session: Session) -> None:
     """Drop marks of processes that are long gone, authorizations that nobody finished, and old events."""
     for statement in (
-        "DELETE FROM sfsync.processes WHERE seen_at < clock_timestamp() - CAST(:age AS interval)",
-        "DELETE FROM sfsync.oauth_states WHERE created_at < clock_timestamp() - CAST(:age AS interval)",
+        "DELETE FROM sfsync.processes WHERE seen_at < statement_timestamp() - CAST(:age AS interval)",
+        "DELETE FROM sfsync.oauth_states WHERE created_at < statement_timestamp() - CAST(:age AS interval)",
     ):
         session.execute(text(statement), {"age": FORGET_AFTER})
     events.forget(session)

@@ -58,7 +58,7 @@ SELECT a.state, sum(a.count)::bigint AS count, extract(epoch FROM clock_timestam
          WHERE {one_of("state", *UNFINISHED)} GROUP BY 1, 2
         UNION ALL
         SELECT connection_id, state, count(*), min(created_at) FROM sfsync.actions
-         WHERE finished_at > clock_timestamp() - interval '1 hour' GROUP BY 1, 2) a
+         WHERE finished_at > statement_timestamp() - interval '1 hour' GROUP BY 1, 2) a
  WHERE CAST(:user_id AS text) IS NULL
     OR a.connection_id = (SELECT id FROM salesforce_oauth_tokens WHERE user_id = :user_id)
  GROUP BY a.state ORDER BY a.state
@@ -78,7 +78,7 @@ SELECT t.id, t.name, c.user_id, t.enabled, t.next_due_at, f.state = 'failed' AS 
 PROCESSES = """
 SELECT name, role, lanes, pid, host, started_at, steps, extract(epoch FROM clock_timestamp() - seen_at) AS seen_seconds,
        extract(epoch FROM clock_timestamp() - last_step_at) AS step_seconds
-  FROM sfsync.processes WHERE seen_at > clock_timestamp() - interval '1 hour' ORDER BY role, name
+  FROM sfsync.processes WHERE seen_at > statement_timestamp() - interval '1 hour' ORDER BY role, name
 """
 
 

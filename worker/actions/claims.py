@@ -82,16 +82,16 @@ UPDATE sfsync.actions a SET state = 'sending', claim_token = claim.token, claim_
 RETURNING {sent}, a.claim_token
 """.replace("{sent}", SENT)
 UNDER_WAY = """
-SELECT claim_until > clock_timestamp() + :ttl - make_interval(secs => :follow) AS young, ARRAY(
+SELECT claim_until > statement_timestamp() + :ttl - make_interval(secs => :follow) AS young, ARRAY(
        SELECT fields ->> name FROM unnest(CAST(:parents AS text[])) AS name WHERE fields ->> name IS NOT NULL) AS parents
   FROM sfsync.actions
  WHERE connection_id = :connection AND object = :object AND state = 'sending'
-   AND claim_until > clock_timestamp() + :ttl - make_interval(secs => :siblings)
+   AND claim_until > statement_timestamp() + :ttl - make_interval(secs => :siblings)
 """
 DOUBTFUL = """
 SELECT {sent}, a.sent_at, a.doubt_until, a.error FROM sfsync.actions a
  WHERE a.connection_id = :connection AND a.object = :object AND a.state = 'in_doubt' AND a.due_at <= :now
-   AND (a.claim_until IS NULL OR a.claim_until < clock_timestamp())
+   AND (a.claim_until IS NULL OR a.claim_until < statement_timestamp())
  ORDER BY a.sent_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """.replace("{sent}", SENT)
 HOLD = """
@@ -104,7 +104,7 @@ WITH expired AS (UPDATE sfsync.actions SET state = 'in_doubt', due_at = :now, cl
        doubt_until = greatest(doubt_until, clock_timestamp() + :settling)
  WHERE id IN (SELECT id FROM sfsync.actions
                WHERE connection_id = :connection AND object = :object AND state = 'sending'
-                 AND claim_until < clock_timestamp() FOR UPDATE SKIP LOCKED) RETURNING id)
+                 AND claim_until < statement_timestamp() FOR UPDATE SKIP LOCKED) RETURNING id)
 INSERT INTO sfsync.action_attempts (action_id, way, state, code, message)
 SELECT id, 'expired', 'in_doubt', 'NO_ANSWER', 'the claim ran out: the worker that sent it died or hangs' FROM expired
 """

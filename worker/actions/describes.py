@@ -32,7 +32,7 @@ ON CONFLICT (connection_id, object) DO UPDATE SET describe = EXCLUDED.describe, 
 
 RECENT = """
 SELECT describe FROM sfsync.object_describes
- WHERE connection_id = :connection AND object = :object AND fetched_at > clock_timestamp() - :age
+ WHERE connection_id = :connection AND object = :object AND fetched_at > statement_timestamp() - :age
 """
 
 

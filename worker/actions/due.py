@@ -17,11 +17,11 @@ WITH due AS (
                                 ORDER BY q.last_served_at NULLS FIRST, q.id) AS turn
     FROM sfsync.action_queues q
     JOIN public.salesforce_oauth_tokens c ON c.id = q.connection_id AND c.state = 'active'
-   WHERE q.next_due_at <= clock_timestamp()),
+   WHERE q.next_due_at <= statement_timestamp()),
 first AS (SELECT * FROM due ORDER BY turn, last_served_at NULLS FIRST, id LIMIT :limit)
 SELECT f.id, f.org, EXISTS (SELECT 1 FROM sfsync.actions a
                              WHERE a.connection_id = f.connection_id AND a.object = f.object AND a.state = 'ready'
-                               AND a.due_at <= clock_timestamp() OFFSET :batch) AS deep
+                               AND a.due_at <= statement_timestamp() OFFSET :batch) AS deep
   FROM first f ORDER BY f.turn, f.last_served_at NULLS FIRST, f.id
 """
 

@@ -86,9 +86,11 @@ def rest_queue(session: Session, queue: Queue, *, recheck: timedelta) -> bool:
                     SELECT min(due_at) AS at FROM sfsync.actions
                      WHERE connection_id = :connection AND object = :object AND state = 'ready'
                     UNION ALL
-                    SELECT min(CASE WHEN state = 'sending' THEN claim_until ELSE greatest(due_at, claim_until) END)
-                      FROM sfsync.actions
-                     WHERE connection_id = :connection AND object = :object AND state IN ('sending', 'in_doubt')
+                    SELECT min(claim_until) FROM sfsync.actions
+                     WHERE connection_id = :connection AND object = :object AND state = 'sending'
+                    UNION ALL
+                    SELECT min(greatest(due_at, claim_until)) FROM sfsync.actions
+                     WHERE connection_id = :connection AND object = :object AND state = 'in_doubt'
                     UNION ALL
                     SELECT min(greatest(due_at, claim_until)) FROM sfsync.ingest_jobs
                      WHERE connection_id = :connection AND object = :object AND state = 'ready'

@@ -22,8 +22,8 @@ ROUNDS = 50  # of one visit
 PRUNE = """
 DELETE FROM sfsync.actions WHERE id IN (
     SELECT a.id FROM sfsync.actions a
-     WHERE a.finished_at < clock_timestamp() - CAST(:shortest AS interval)
-       AND a.finished_at < clock_timestamp() - CASE WHEN a.idempotency_key IS NULL THEN CAST(:unkeyed AS interval)
+     WHERE a.finished_at < statement_timestamp() - CAST(:shortest AS interval)
+       AND a.finished_at < statement_timestamp() - CASE WHEN a.idempotency_key IS NULL THEN CAST(:unkeyed AS interval)
                                                     ELSE CAST(:keyed AS interval) END
        AND (a.state <> 'delivered' OR a.remembered_at IS NOT NULL)
        AND NOT EXISTS (SELECT 1 FROM sfsync.action_parents p WHERE p.parent_id = a.id)
@@ -40,13 +40,13 @@ SELECT l.connection_id, l.object, l.order_key FROM sfsync.action_lines l
 """
 QUIET = """
 SELECT connection_id, object, order_key FROM sfsync.action_lines
- WHERE quiet_until < clock_timestamp() ORDER BY quiet_until LIMIT :limit FOR UPDATE SKIP LOCKED
+ WHERE quiet_until < statement_timestamp() ORDER BY quiet_until LIMIT :limit FOR UPDATE SKIP LOCKED
 """
 EMPTY = """
 DELETE FROM sfsync.action_lines l
  USING jsonb_to_recordset(CAST(:lines AS jsonb)) AS w(connection_id bigint, object text, order_key text)
  WHERE (l.connection_id, l.object, l.order_key) = (w.connection_id, w.object, w.order_key)
-   AND coalesce(l.quiet_until < clock_timestamp(), true) AND l.blocked_by IS NULL
+   AND coalesce(l.quiet_until < statement_timestamp(), true) AND l.blocked_by IS NULL
    AND NOT EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.connection_id = l.connection_id AND a.object = l.object
                       AND a.order_key = l.order_key)
 """
@@ -54,7 +54,7 @@ CALM = """
 UPDATE sfsync.action_lines l SET quiet_until = NULL
   FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS w(connection_id bigint, object text, order_key text)
  WHERE (l.connection_id, l.object, l.order_key) = (w.connection_id, w.object, w.order_key)
-   AND l.quiet_until < clock_timestamp()
+   AND l.quiet_until < statement_timestamp()
 """
 
 

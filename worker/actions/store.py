@@ -117,7 +117,7 @@ RETURNING a.object
 # only when it sleeps or is not there.
 AWAKE = """
 SELECT id FROM sfsync.action_queues
- WHERE connection_id = :connection AND object = :object AND next_due_at <= clock_timestamp() FOR SHARE
+ WHERE connection_id = :connection AND object = :object AND next_due_at <= statement_timestamp() FOR SHARE
 """
 AWAKEN = """
 INSERT INTO sfsync.action_queues AS q (connection_id, object, next_due_at) VALUES (:connection, :object, clock_timestamp())
@@ -340,7 +340,9 @@ def find(
     conditions += ["lower(a.object) = lower(:object)"] if object_name is not None else []
     conditions += ["a.idempotency_key = :key"] if idempotency_key is not None else []
     conditions += ["a.error ->> 'code' = :code"] if error_code is not None else []
-    conditions += ["a.created_at < clock_timestamp() - make_interval(secs => :seconds)"] if older_than_minutes else []
+    conditions += (
+        ["a.created_at < statement_timestamp() - make_interval(secs => :seconds)"] if older_than_minutes else []
+    )
     conditions += ["(a.created_at, a.id) < (:before_at, :before_id)"] if before else []
     query = (
         f"SELECT {COLUMNS} {FROM} WHERE {' AND '.join(conditions)} ORDER BY a.created_at DESC, a.id DESC LIMIT :limit"

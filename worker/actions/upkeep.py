@@ -55,7 +55,7 @@ SELECT DISTINCT a.connection_id, a.object, a.order_key, p.parent_id
 # The org forgets its jobs after a week. One that an action names is kept as long as the action.
 OLD_JOBS = """
 DELETE FROM sfsync.ingest_jobs j
- WHERE j.state = 'done' AND j.finished_at < clock_timestamp() - interval '7 days'
+ WHERE j.state = 'done' AND j.finished_at < statement_timestamp() - interval '7 days'
    AND NOT EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.ingest_job_id = j.id)
 """
 

@@ -39,7 +39,7 @@ SELECT coalesce(sum(query_jobs), 0) AS query_jobs, coalesce(sum(result_bytes), 0
 """
 LEASED = """
 SELECT coalesce(sum(slots), 0) FROM sfsync.org_slots
- WHERE organization_id = :org AND process <> :process AND expires_at > clock_timestamp()
+ WHERE organization_id = :org AND process <> :process AND expires_at > statement_timestamp()
 """
 LEASE = """
 INSERT INTO sfsync.org_slots (organization_id, process, slots, expires_at)
@@ -210,5 +210,5 @@ def renew_lease(session: Session, org: str, process: str, slots: int, lasts: tim
     session.execute(text("SELECT 1 FROM sfsync.orgs WHERE organization_id = :org FOR NO KEY UPDATE"), {"org": org})
     if slots:
         session.execute(text(LEASE), {"org": org, "process": process, "slots": slots, "lasts": lasts})
-    forget = "DELETE FROM sfsync.org_slots WHERE organization_id = :org AND (expires_at < clock_timestamp() OR (process = :process AND :gone))"
+    forget = "DELETE FROM sfsync.org_slots WHERE organization_id = :org AND (expires_at < statement_timestamp() OR (process = :process AND :gone))"
     session.execute(text(forget), {"org": org, "process": process, "gone": not slots})

@@ -198,7 +198,7 @@ def _set_pace(session: Session, mirror: Any, seconds: float, reason: str, now: d
 def forget_old(session: Session, age: timedelta) -> None:
     """Forget what was spent long ago."""
     session.execute(
-        text("DELETE FROM sfsync.usage WHERE hour < clock_timestamp() - CAST(:age AS interval)"), {"age": age}
+        text("DELETE FROM sfsync.usage WHERE hour < statement_timestamp() - CAST(:age AS interval)"), {"age": age}
     )
 
 

@@ -22,7 +22,7 @@ SELECT o.organization_id, o.api_used, o.api_max, o.api_reported_at, o.permits, o
        coalesce(u.ingest_jobs, 0) AS ingest_jobs, coalesce(u.ingest_rows, 0) AS ingest_rows
   FROM sfsync.orgs o
   LEFT JOIN LATERAL (SELECT sum(slots) AS slots FROM sfsync.org_slots s
-                      WHERE s.organization_id = o.organization_id AND s.expires_at > clock_timestamp()) s ON true
+                      WHERE s.organization_id = o.organization_id AND s.expires_at > statement_timestamp()) s ON true
   LEFT JOIN LATERAL (SELECT count(*) AS mirrors, count(*) FILTER (WHERE m.effective_seconds IS NOT NULL) AS stretched,
                             count(*) FILTER (WHERE m.effective_reason LIKE 'paused%') AS paused
                        FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id

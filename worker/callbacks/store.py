@@ -46,20 +46,20 @@ def enqueue(session: Session, *, connection_id: int, url: str, kind: str, payloa
 
 DUE = """
 SELECT id FROM sfsync.callback_endpoints
- WHERE next_due_at <= clock_timestamp() AND (claim_until IS NULL OR claim_until < clock_timestamp())
+ WHERE next_due_at <= statement_timestamp() AND (claim_until IS NULL OR claim_until < statement_timestamp())
  ORDER BY next_due_at LIMIT :limit
 """
 TAKE = """
 UPDATE sfsync.callback_endpoints SET claim_token = nextval('sfsync.claim_tokens'), claim_owner = :owner,
        claim_until = clock_timestamp() + :ttl
  WHERE id = (SELECT id FROM sfsync.callback_endpoints
-              WHERE id = :id AND disabled_at IS NULL AND next_due_at <= clock_timestamp()
-                AND (claim_until IS NULL OR claim_until < clock_timestamp()) FOR UPDATE SKIP LOCKED)
+              WHERE id = :id AND disabled_at IS NULL AND next_due_at <= statement_timestamp()
+                AND (claim_until IS NULL OR claim_until < statement_timestamp()) FOR UPDATE SKIP LOCKED)
 RETURNING id, connection_id, url, failures, claim_token
 """
 NEXT = """
 SELECT id, message_id, kind, CAST(payload AS text) AS payload, attempts, created_at FROM sfsync.callbacks
- WHERE endpoint_id = :endpoint AND state = 'waiting' AND due_at <= clock_timestamp() ORDER BY due_at, id LIMIT 1
+ WHERE endpoint_id = :endpoint AND state = 'waiting' AND due_at <= statement_timestamp() ORDER BY due_at, id LIMIT 1
 """
 RENEW = """
 UPDATE sfsync.callback_endpoints SET claim_until = clock_timestamp() + :ttl WHERE id = :id AND claim_token = :token RETURNING id
@@ -97,11 +97,11 @@ UPDATE sfsync.callback_endpoints e SET next_due_at = clock_timestamp()
 """
 PRUNE = """
 DELETE FROM sfsync.callbacks WHERE id IN (
-    SELECT id FROM sfsync.callbacks WHERE finished_at < clock_timestamp() - :age ORDER BY finished_at LIMIT :limit)
+    SELECT id FROM sfsync.callbacks WHERE finished_at < statement_timestamp() - :age ORDER BY finished_at LIMIT :limit)
 """
 SECRETS = """
 SELECT id, secret FROM sfsync.callback_secrets
- WHERE connection_id = :connection AND (retires_at IS NULL OR retires_at > clock_timestamp()) ORDER BY created_at DESC
+ WHERE connection_id = :connection AND (retires_at IS NULL OR retires_at > statement_timestamp()) ORDER BY created_at DESC
 """
 
 
@@ -208,7 +208,7 @@ def read(session: Session, callback_id: int) -> dict[str, Any] | None:
 REDO = """
 UPDATE sfsync.callbacks SET state = 'waiting', attempts = 0, due_at = clock_timestamp(), finished_at = NULL,
        created_at = clock_timestamp()
- WHERE id = ANY(:ids) AND (finished_at IS NOT NULL OR due_at > clock_timestamp()) RETURNING id, endpoint_id
+ WHERE id = ANY(:ids) AND (finished_at IS NOT NULL OR due_at > statement_timestamp()) RETURNING id, endpoint_id
 """
 WAKE = """
 UPDATE sfsync.callback_endpoints SET next_due_at = least(next_due_at, clock_timestamp())
@@ -263,7 +263,7 @@ def retire_secret(session: Session, secret_id: str, after: timedelta) -> bool:
 def list_secrets(session: Session, user_id: str | None) -> list[dict[str, Any]]:
     """Secrets without themselves."""
     query = """
-        SELECT s.id, u.user_id, s.created_at, s.retires_at, s.retires_at <= clock_timestamp() AS retired
+        SELECT s.id, u.user_id, s.created_at, s.retires_at, s.retires_at <= statement_timestamp() AS retired
           FROM sfsync.callback_secrets s JOIN public.salesforce_oauth_tokens u ON u.id = s.connection_id
          WHERE CAST(:user AS text) IS NULL OR u.user_id = :user ORDER BY u.user_id, s.created_at
     """

@@ -48,7 +48,7 @@ SELECT m.id, 'children', 'refresh', 'parent'
   FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
  WHERE m.state = 'live' AND EXISTS (SELECT FROM sfsync.child_reads q WHERE q.mirror_id = m.id AND {FREE})
    AND NOT EXISTS (SELECT FROM sfsync.runs p WHERE p.mirror_id = m.id AND p.kind = 'children' AND p.state = 'parked'
-                      AND p.created_at > clock_timestamp() - interval '1 hour')
+                      AND p.created_at > statement_timestamp() - interval '1 hour')
 ON CONFLICT (mirror_id, kind) WHERE state = 'ready' DO NOTHING
 RETURNING id
 """  # noqa: S608 - our own text

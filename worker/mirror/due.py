@@ -54,10 +54,10 @@ RETURNING id
 RUNS = """
 WITH ready AS (
   SELECT r.id, r.due_at, coalesce(c.organization_id, 'connection:' || c.id) AS org,
-         coalesce(r.claim_until >= clock_timestamp(), false) AS held
+         coalesce(r.claim_until >= statement_timestamp(), false) AS held
     FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id
     JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
-   WHERE r.lane = :lane AND r.state = 'ready' AND r.due_at <= clock_timestamp()),
+   WHERE r.lane = :lane AND r.state = 'ready' AND r.due_at <= statement_timestamp()),
 turns AS (
   SELECT id, org, due_at, held,
          row_number() OVER (PARTITION BY org, held ORDER BY due_at, id) + count(*) FILTER (WHERE held) OVER (PARTITION BY org) AS turn

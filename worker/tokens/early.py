@@ -21,15 +21,16 @@ log = get_logger(__name__)
 AT_ONCE = 8  # early renewals under way over all workers: hundreds that are due together go a few at a time
 AGAIN = timedelta(minutes=2)  # after an early renewal that failed or died
 NOW = func.clock_timestamp()
+THIS_MOMENT = func.statement_timestamp()  # to compare with: see db.py
 
 
 def due_renewals(session: Session, limit: int) -> list[int]:
     """Connections whose token is to be renewed now, most overdue first; only as many as may be under way."""
-    under_way = select(func.count()).where(Renewal.outcome.is_(None), Renewal.started_at > NOW - OPEN_ATTEMPT)
+    under_way = select(func.count()).where(Renewal.outcome.is_(None), Renewal.started_at > THIS_MOMENT - OPEN_ATTEMPT)
     room = AT_ONCE - (session.scalar(under_way) or 0)
     if room <= 0:
         return []
-    due = select(Connection.id).where(Connection.renew_at <= NOW)
+    due = select(Connection.id).where(Connection.renew_at <= THIS_MOMENT)
     return list(session.scalars(due.order_by(Connection.renew_at).limit(min(limit, room))))
 
 
@@ -40,7 +41,7 @@ def renew_early(tokens: StoredTokens) -> Step:
     """
     with tokens.database.transaction() as session:
         pause = AGAIN * random.uniform(0.8, 1.6)  # noqa: S311
-        due = (Connection.id == tokens.connection_id, Connection.renew_at <= NOW)
+        due = (Connection.id == tokens.connection_id, Connection.renew_at <= THIS_MOMENT)
         taken = update(Connection).where(*due).values(renew_at=NOW + pause, state="active", state_reason=None)
         if session.scalar(taken.returning(Connection.id)) is None:
             return Busy()
@@ -53,4 +54,4 @@ def renew_early(tokens: StoredTokens) -> Step:
 
 def forget_attempts(session: Session, keep: timedelta) -> None:
     """Drop attempts to renew that are older than `keep`."""
-    session.execute(delete(Renewal).where(Renewal.started_at < NOW - keep))
+    session.execute(delete(Renewal).where(Renewal.started_at < THIS_MOMENT - keep))

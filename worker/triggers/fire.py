@@ -36,6 +36,7 @@ KEY_CHARACTERS = 255
 RESULT_CHARACTERS = 100_000
 OVERLAPS = "overlap: earlier work of this trigger was unfinished"
 NOW = func.clock_timestamp()
+THIS_MOMENT = func.statement_timestamp()  # to compare with: see db.py
 UNFINISHED = Firing.state.in_(("waiting", "ready", "running"))
 
 
@@ -210,8 +211,8 @@ def due_firings(session: Session, limit: int) -> list[int]:
         select(Firing.id)
         .join(Trigger, Trigger.id == Firing.trigger_id)
         .join(Connection, Connection.id == Trigger.connection_id)
-        .where(Firing.state == "ready", Firing.look_at <= NOW, Connection.state == "active")
-        .where((Firing.claim_until.is_(None)) | (Firing.claim_until < NOW))
+        .where(Firing.state == "ready", Firing.look_at <= THIS_MOMENT, Connection.state == "active")
+        .where((Firing.claim_until.is_(None)) | (Firing.claim_until < THIS_MOMENT))
         .order_by(Firing.id)
         .limit(limit)
     )
@@ -331,7 +332,7 @@ def _write(session: Session, claim: Claim, **values: Any) -> None:
 SETTLE = """
 WITH looked AS (
   SELECT f.id, f.run_ids, f.action_ids, f.fired_at FROM sfsync.firings f
-   WHERE f.state = 'running' AND f.look_at <= clock_timestamp()
+   WHERE f.state = 'running' AND f.look_at <= statement_timestamp()
    ORDER BY f.look_at LIMIT 200 FOR UPDATE SKIP LOCKED),
 counted AS (
   SELECT l.id, l.fired_at, r.open AS open_runs, r.bad AS bad_runs, a.open AS open_actions, a.bad AS bad_actions

@@ -285,7 +285,7 @@ def asked_of(shown_trigger: Mapping[str, Any], changes: Mapping[str, Any]) -> As
 
 FORGET = """
 DELETE FROM sfsync.firings WHERE id IN (
-  SELECT id FROM sfsync.firings WHERE finished_at < clock_timestamp() - CAST(:age AS interval) ORDER BY finished_at LIMIT 5000)
+  SELECT id FROM sfsync.firings WHERE finished_at < statement_timestamp() - CAST(:age AS interval) ORDER BY finished_at LIMIT 5000)
 """
 
 
