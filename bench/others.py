@@ -251,7 +251,7 @@ def main() -> None:
         for number in range(1, options.rounds + 1):
             for name, way in ways.items():
                 seconds[name].append(way())
-            print(f"round {number}:", {name: round(some[-1], 2) for name, some in seconds.items()}, file=sys.stderr)
+                print(f"round {number}: {name} {seconds[name][-1]:.2f} s", file=sys.stderr)
     show(options.rows, seconds)
 
 

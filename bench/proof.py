@@ -236,6 +236,15 @@ class Kills:
         print(f"kill {self.count}: {kind}/{stage}", file=sys.stderr)
 
 
+def is_loaded(stack: Stack) -> bool:
+    """Whether the mirror is live and no load is under way; a first load that gave up is asked for again, as a person would."""
+    loading = value(stack, "SELECT count(*) FROM sfsync.runs WHERE state = 'ready' AND kind = 'load'")
+    if loading or value(stack, "SELECT bool_and(state = 'live') FROM sfsync.mirrors"):
+        return not loading
+    ask(stack)
+    return False
+
+
 def kills(rows: int, count: int, seed: int) -> bool:
     """Kill, settle, compare; True when nothing differs."""
     pages = str(max(1000, rows // 50))
@@ -258,11 +267,7 @@ def kills(rows: int, count: int, seed: int) -> bool:
         one.spoilt = sum(rule["spoilt"] for rule in control.faults())
         control.clear_faults()
         control.clear_bulk_faults()
-        until(lambda: value(stack, "SELECT bool_and(state = 'live') FROM sfsync.mirrors"), limit=PATIENCE)
-        until(
-            lambda: not value(stack, "SELECT count(*) FROM sfsync.runs WHERE state = 'ready' AND kind = 'load'"),
-            limit=PATIENCE,
-        )
+        until(lambda: is_loaded(stack), limit=PATIENCE)
         ours, found, records = differences(stack)
         parked = stack.rows("SELECT kind, error FROM sfsync.runs WHERE state IN ('parked', 'failed')")
         loaded = value(stack, "SELECT count(*) FROM sfsync.runs WHERE kind = 'load' AND state = 'done'")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
 from models.connection import Connection
@@ -90,7 +90,7 @@ def _field(found: ObjectDescribe, name: str) -> str:
 def apply(session: Session, mirror_id: int, choice: Choice) -> None:
     """Change a mirror. New columns are filled by a back-fill, another filter by a load; both are asked for here."""
     lock_mirror(session, mirror_id)
-    mirror = session.get_one(Mirror, mirror_id, with_for_update=True, populate_existing=True)
+    mirror = session.get_one(Mirror, mirror_id, with_for_update={"key_share": True}, populate_existing=True)
     if choice.refresh_seconds is not None:
         mirror.refresh_seconds = choice.refresh_seconds
         mirror.next_refresh_at = None if mirror.state != "live" else session.scalar(select(func.clock_timestamp()))
@@ -101,8 +101,20 @@ def apply(session: Session, mirror_id: int, choice: Choice) -> None:
     if choice.row_filter is not None and (choice.row_filter or None) != mirror.row_filter:
         mirror.row_filter = choice.row_filter or None
         session.flush()
+        _begin_anew(session, mirror_id, "the row filter was changed")
         if mirror.state == "live":
             request_run(session, mirror_id, "load", "filter")
+
+
+def _begin_anew(session: Session, mirror_id: int, why: str) -> None:
+    """Take the runs under way out of their workers' hands and back to their beginning: they asked for something else.
+
+    The last thing of its transaction: a worker that has locked a table may be waiting for its run.
+    """
+    free = {"claim_token": claim_tokens.next_value(), "claim_until": None, "claim_owner": None}
+    stage = case((Run.kind == "children", "begin"), else_="lost")
+    asked = (Run.mirror_id == mirror_id, Run.state == "ready", Run.stage != "begin")
+    session.execute(update(Run).where(*asked).values(stage=stage, error=why, due_at=func.clock_timestamp(), **free))
 
 
 def _choose_fields(session: Session, mirror: Mirror, fields: Sequence[str]) -> None:
@@ -124,6 +136,9 @@ def _choose_fields(session: Session, mirror: Mirror, fields: Sequence[str]) -> N
         mirror.unfilled_number = session.scalar(select(read_numbers.next_value()))
         session.flush()
         request_run(session, mirror.id, "backfill", "fields")
+    elif came:
+        session.flush()
+        _begin_anew(session, mirror.id, "other fields were chosen")
 
 
 def _spec(mirror: Mirror) -> TableSpec | None:

@@ -33,14 +33,13 @@ def read_began(answered_at: datetime, took: timedelta) -> datetime:
     return (answered_at - took).replace(microsecond=0)
 
 
-def settled(before: datetime | None, *, covered: datetime | None, began: datetime, fresh: datetime) -> datetime | None:
-    """How far a mirror is known complete after a settling read that began at `began` and read up to `fresh`.
+def settled(*, covered: datetime | None, began: datetime, read_to: datetime) -> datetime:
+    """How far a mirror is known complete after a settling read that began at `began` and read what is stamped before `read_to`.
 
     `covered`: what the org itself called final before the read was sent (it stops where the oldest transaction that was
-    still open began); None where it does not say. It never goes back, and never beyond what was read.
+    still open began); None where it does not say.
     """
-    final = began - LONGEST_TRANSACTION if covered is None else covered
-    return max(filter(None, (before, min(final, fresh))))
+    return min(began - LONGEST_TRANSACTION if covered is None else covered, read_to)
 
 
 def young_since(began: datetime) -> datetime:

@@ -18,7 +18,6 @@ from worker.mirror import tables
 from worker.mirror.cursor import SHORTEST_OVERLAP, describe_every
 from worker.mirror.requests import request_run
 from worker.mirror.schema import Change, TableSpec, UnfitObjectError, changes, meanings, table_name, table_spec
-from worker.mirror.store import lock_mirror
 from worker.mirror.work import NOW, LostObjectError, Work, spec_of
 from worker.salesforce import rest
 from worker.salesforce.describe import ObjectDescribe, parse
@@ -45,10 +44,21 @@ def describe(work: Work) -> None:
 
     Raises LostObjectError when a mirror that is live has lost its object.
     """
+    while not _describe(work):
+        work.keeper.check()
+    work.reload()
+
+
+def _describe(work: Work) -> bool:
+    """Ask and follow; False where another run stored what it was told while we asked, which may be later than our answer."""
+    asked = work.deps.database.now()
     forced = bool(work.run.options.get("describe")) or _wants_all(work)
     modified = None if forced or work.mirror.describe_modified is None else _instant(work.mirror.describe_modified)
     answer = _ask(work, modified)
     with work.deps.database.transaction() as session:
+        work.lock_mirror(session)
+        if answer is not None and work.mirror.described_at is not None and work.mirror.described_at > asked:
+            return False
         if answer is not None:
             now = parse(answer.json)
             spec = _spec(session, work, now)
@@ -74,7 +84,7 @@ def describe(work: Work) -> None:
         work.set_mirror(session, described_at=NOW, columns=list(spec.names))
         work.note_skew(session)
         work.set(session, options=work.option(describe=False))
-    work.reload()
+    return True
 
 
 def _wants_all(work: Work) -> bool:
@@ -98,6 +108,7 @@ def ask_for_values(session: Session, work: Work, fields: Iterable[str]) -> None:
 
     A mirror that is not live is about to be read whole anyway, and one without a stamp is at each refresh.
     """
+    work.lock_mirror(session)
     wanted = list(dict.fromkeys([*work.mirror.unfilled_fields, *fields]))
     if work.mirror.state != "live" or not wanted:
         return
@@ -171,8 +182,7 @@ def _follow(session: Session, work: Work, now: ObjectDescribe, spec: TableSpec) 
         detail = f"{before.object} → {spec.object}; the table keeps its name, {spec.table}"
         found.append(Change("", "object renamed", detail))
     note(session, work, [*found, *meanings(parse(work.mirror.describe), now)])
-    if found:
-        lock_mirror(session, work.mirror.id)  # merges before this one need not bring the new columns, later ones must
+    if found:  # merges before this one need not bring the new columns, later ones must
         ask_for_values(session, work, [change.field for change in found if change.needs_values])
     removed = [change.field for change in found if change.change == "removed"]
     return list(dict.fromkeys(field for field in [*lost, *removed] if not spec.has(field)))

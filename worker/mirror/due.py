@@ -8,7 +8,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from models.connection import Connection
-from models.mirror import Mirror, Run, RunPage
+from models.mirror import IDLE_SETTLES, Mirror, Run, RunPage
 from worker.mirror import child_reads
 from worker.mirror.pages import FREE
 
@@ -35,6 +35,7 @@ ON CONFLICT (mirror_id, kind) WHERE state = 'ready' DO NOTHING
 RETURNING id
 """
 
+# The next one is a while away, unless a fresh read brings changes from now on: then that read moves it.
 SCHEDULE_SETTLES = """
 WITH due AS (
   SELECT m.id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
@@ -94,5 +95,5 @@ def schedule_refreshes(session: Session, settle_seconds: float, now: datetime | 
     new runs. A missed interval is not made up for."""
     moment = now or session.scalar(func.clock_timestamp())
     runs = list(session.scalars(text(SCHEDULE), {"now": moment}))
-    runs += session.scalars(text(SCHEDULE_SETTLES), {"now": moment, "pause": settle_seconds})
+    runs += session.scalars(text(SCHEDULE_SETTLES), {"now": moment, "pause": settle_seconds * IDLE_SETTLES})
     return runs + child_reads.start(session)

@@ -30,10 +30,12 @@ def begin(work: Work) -> Step | None:
 
 def prepare(work: Work) -> None:
     """A mirror that is not live is filled directly, from empty; a live one through staging."""
-    spec = work.spec
-    staging = f"_staging_{work.run.id}" if work.mirror.state == "live" else None
     with work.deps.database.transaction() as session:
+        work.lock_mirror(session)  # nobody's copy that went live meanwhile is emptied
+        spec = work.spec
+        staging = f"_staging_{work.run.id}" if work.mirror.state == "live" else None
         if staging is None:
+            tables.drop_table(session, work.schema, work.run.staging)  # begun while the mirror was live
             tables.empty_table(session, spec, work.schema)
             work.set_mirror(session, state="loading")
         else:
@@ -55,14 +57,14 @@ def loaded(work: Work) -> Step | None:
 
 def go_live(session: Session, work: Work, **counters: int) -> None:
     """The mirror holds all that was stamped before the run's job was created; later changes are the fresh reader's."""
-    cursor = max(filter(None, (work.mirror.fresh_cursor, work.began)))
-    final = settled(work.mirror.settled_cursor, covered=work.covered, began=work.began, fresh=cursor)
+    final = settled(covered=work.covered, began=work.began, read_to=work.began)
     soon: dict[str, Any] = {}
     if work.mirror.state != "live":
         pause = timedelta(seconds=work.deps.settings.settle_seconds)
         soon = {"next_refresh_at": NOW, "next_settle_at": NOW + pause}
     soon["has_rows"] = tables.has_rows(session, work.spec, work.schema)
-    work.set_mirror(session, state="live", fresh_cursor=cursor, settled_cursor=final, refreshed_at=work.began, **soon)
+    work.move_cursors(session, fresh=work.began, settled=final)
+    work.set_mirror(session, state="live", refreshed_at=work.began, **soon)
     work.note_skew(session)
     work.finish(session, **counters)
 

@@ -34,6 +34,8 @@ _SHORTEST = func.least(DESCRIBE_EVERY.total_seconds(), Mirror.refresh_seconds * 
 _GOOD_SECONDS = func.least(_SHORTEST * _STRETCH, DESCRIBE_AT_LEAST.total_seconds())
 _GOOD_FOR = func.make_interval(0, 0, 0, 0, 0, 0, _GOOD_SECONDS, type_=Interval)
 
+FIRST_STAGES = ("begin", "read")  # of a refresh that has asked for nothing yet
+
 Take = Callable[[Work, Answer | Exception], Step | None]
 
 
@@ -121,7 +123,7 @@ def _companions(work: Work, stack: ExitStack) -> list[Work]:
             )
             .where(Mirror.described_at > NOW - _GOOD_FOR)
             .where(Run.kind == "refresh", Run.state == "ready", Run.cause != "manual")
-            .where(Run.stage.in_(("begin", "read")), Run.due_at <= NOW, Run.options["alone"].is_(None))
+            .where(Run.stage.in_(FIRST_STAGES), Run.due_at <= NOW, Run.options["alone"].is_(None))
             .where(Run.options["describe"].astext.is_distinct_from("true"), Run.attempts == 0)
             .where(or_(Run.claim_until.is_(None), Run.claim_until < NOW), Run.id != work.run.id)
             .order_by(Run.due_at)
@@ -131,17 +133,27 @@ def _companions(work: Work, stack: ExitStack) -> list[Work]:
         for run, mirror in session.execute(query).all():
             needed = 1 if mirror.row_filter is None else 2
             if needed <= room and (claim := db.take(session, "runs", run.id, ttl)) is not None:
+                session.refresh(run)
+                if run.stage not in FIRST_STAGES:  # somebody took it further before we had it
+                    db.release(session, claim, progress=True)
+                    continue
                 room -= needed
                 taken.append((claim, run, mirror))
-    return [_prepare(work, claim, run, mirror, stack) for claim, run, mirror in taken]
+    prepared = [_prepare(work, claim, run, mirror, stack) for claim, run, mirror in taken]
+    return [one for one in prepared if one is not None]
 
 
-def _prepare(leader: Work, claim: Claim, run: Run, mirror: Mirror, stack: ExitStack) -> Work:
+def _prepare(leader: Work, claim: Claim, run: Run, mirror: Mirror, stack: ExitStack) -> Work | None:
+    """The companion's run in hand; None when it was taken from us again (its mirror may be being removed)."""
     keeper = stack.enter_context(Keeper(leader.deps.database, claim, leader.deps.settings.claim_ttl))
     work = replace(leader, claim=claim, keeper=keeper, run=run, mirror=mirror)
     assert mirror.fresh_cursor is not None
     overlap = timedelta(seconds=leader.deps.settings.overlap_seconds)
     start = window_start(mirror.fresh_cursor, overlap)
-    work.advance("read", columns=list(work.spec.fields), window_start=start, window_end=None)
-    work.reload()
+    try:
+        work.advance("read", columns=list(work.spec.fields), window_start=start, window_end=None)
+        work.reload()
+    except FencedError:
+        log.info("run.fenced", companion=run.id)
+        return None
     return work

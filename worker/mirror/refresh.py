@@ -80,12 +80,11 @@ def loaded(work: Work) -> Step | None:
 
 
 def move_cursor(session: Session, work: Work, began: datetime, *, changed: bool) -> None:
-    """The cursor moves in the transaction that made it true, and never back. Changes bring the settle reader sooner."""
-    assert work.mirror.fresh_cursor is not None
+    """The cursor moves in the transaction that made it true. Changes bring the settle reader sooner."""
     settings = work.deps.settings
+    work.move_cursors(session, fresh=began)
     work.set_mirror(
         session,
-        fresh_cursor=max(work.mirror.fresh_cursor, began),
         refreshed_at=began,
         next_refresh_at=NOW + timedelta(seconds=work.mirror.effective_seconds or work.mirror.refresh_seconds),
     )

@@ -13,7 +13,6 @@ from time import monotonic
 
 from sqlalchemy.orm import Session
 
-from models.mirror import IDLE_SETTLES
 from worker.errors import RejectedError, SyncError
 from worker.log import get_logger
 from worker.mirror import bulk_read, by_id, finality, load, reading, store, suspects, tables
@@ -21,7 +20,7 @@ from worker.mirror.asking import Window
 from worker.mirror.cursor import LONGEST_TRANSACTION, read_began, settled
 from worker.mirror.reading import Answer, WindowRows
 from worker.mirror.requests import request_run
-from worker.mirror.work import NOW, Work, keep_rejects
+from worker.mirror.work import Work, keep_rejects
 from worker.salesforce import rest
 from worker.salesforce.limits import COLLECTION_RETRIEVE_IDS, DELETED_DAYS
 from worker.salesforce.rest import Part
@@ -156,11 +155,8 @@ def _conclude(work: Work, *, covered: datetime | None, began: datetime, suspecte
 
 
 def _move(session: Session, work: Work, covered: datetime | None, began: datetime) -> None:
-    """The settled cursor moves as far as the org's word and the window go; the next look is a while away, unless a
-    fresh read brings changes."""
+    """The settled cursor moves as far as the org's word and the window go."""
     end = work.run.window_end or work.mirror.fresh_cursor
     assert end is not None
-    pause = timedelta(seconds=work.deps.settings.settle_seconds * IDLE_SETTLES * work.mirror.stretch)
-    cursor = settled(work.mirror.settled_cursor, covered=covered, began=began, fresh=end)
-    work.set_mirror(session, settled_cursor=cursor, next_settle_at=NOW + pause)
+    work.move_cursors(session, settled=settled(covered=covered, began=began, read_to=end))
     work.note_skew(session)

@@ -17,7 +17,7 @@ from worker.mirror import tables
 from worker.mirror.deps import STEP, MirrorDeps
 from worker.mirror.intake import Taken
 from worker.mirror.schema import TableSpec, table_spec
-from worker.mirror.store import Target
+from worker.mirror.store import Target, lock_mirror
 from worker.salesforce.client import OrgClient
 from worker.salesforce.describe import parse
 from worker.steps import Again, Done, Step
@@ -101,6 +101,19 @@ class Work:
             raise FencedError(f"run {self.run.id} was removed with its mirror")
         self.run, self.mirror = run, mirror
 
+    def lock_mirror(self, session: Session) -> None:
+        """Read the mirror's row again and hold it until the transaction ends: for who decides by it what to write into it.
+
+        Behind the lock of merges, in which order whoever takes both must take them.
+        """
+        lock_mirror(session, self.mirror.id)
+        query = select(Mirror).where(Mirror.id == self.mirror.id).with_for_update(key_share=True)
+        mirror = session.scalar(query.execution_options(populate_existing=True))
+        if mirror is None:
+            raise FencedError(f"run {self.run.id} was removed with its mirror")
+        session.expunge(mirror)  # changed by set_mirror alone
+        self.mirror = mirror
+
     def set(self, session: Session, **values: Any) -> None:
         """Change the run; FencedError when it is no longer ours. The last write of a transaction, or near it: it locks
         the run's row, which the keeper must be able to renew meanwhile."""
@@ -120,6 +133,13 @@ class Work:
     def set_mirror(self, session: Session, **values: Any) -> None:
         """Change the mirror, in a transaction that `set` fences."""
         session.execute(update(Mirror).where(Mirror.id == self.mirror.id).values(**values))
+
+    def move_cursors(self, session: Session, *, fresh: datetime | None = None, settled: datetime | None = None) -> None:
+        """Move the mirror's cursors, in a transaction that `set` fences. They never go back: the row itself decides, for
+        another run may have moved them since ours read it."""
+        moved = {"fresh_cursor": fresh, "settled_cursor": settled}
+        row = {name: func.greatest(getattr(Mirror, name), to) for name, to in moved.items() if to is not None}
+        self.set_mirror(session, **row)
 
     def advance(self, stage: str, **values: Any) -> None:
         """Commit the next stage."""
@@ -174,7 +194,9 @@ class Work:
         if restarts > MOST_RESTARTS:
             return self.end("parked", error)
         with self.deps.database.transaction() as session:
-            session.execute(delete(RunPage).where(RunPage.run_id == self.run.id))
+            pages = delete(RunPage).where(RunPage.run_id == self.run.id)
+            while cast(CursorResult[Any], session.execute(pages)).rowcount:
+                pass  # a page in hand elsewhere may announce the next one while we wait for it: see what it left
             counters = dict.fromkeys(("rows_read", "rows_rejected", "nul_bytes"), 0)
             kept = {name: value for name, value in self.run.options.items() if name not in PROGRESS}
             options = {**kept, "restarts": restarts, "describe": describe}
