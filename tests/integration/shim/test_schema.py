@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
@@ -48,6 +49,7 @@ def failures(operation: Any, headers: dict[str, str]) -> set[str]:
     return found
 
 
+@pytest.mark.timeout(50 * EXAMPLES)
 def test_every_answer_is_documented_and_none_is_an_internal_error(shared: Shim) -> None:
     schema = schemathesis.openapi.from_asgi("/openapi.json", shared.client.app)
     headers = {**shared.as_key("admin"), "Prefer": "wait=0"}
