@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from worker.errors import RejectedError, TransientError
+from worker.errors import TransientError
+from worker.salesforce import bulk_jobs
 from worker.salesforce.client import Opened, OrgClient
 from worker.salesforce.rest import org_now, parse_instant
 
@@ -102,18 +103,12 @@ def open_page(client: OrgClient, job_id: str, locator: str | None, max_records: 
 
 def abort(client: OrgClient, job_id: str) -> None:
     """Ask for a job's end. Nothing happens when it has ended or is gone."""
-    try:
-        client.call("PATCH", _path(job_id), json={"state": "Aborted"}, idempotent=True)
-    except RejectedError:
-        pass
+    bulk_jobs.abort(client, _path(job_id))
 
 
 def delete(client: OrgClient, job_id: str) -> None:
     """Delete a finished job and its result. Nothing happens when it is gone or still running."""
-    try:
-        client.call("DELETE", _path(job_id), idempotent=True)
-    except RejectedError:
-        pass
+    bulk_jobs.delete(client, _path(job_id))
 
 
 def _path(job_id: str) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from worker.errors import OrgComplaint, RejectedError, TransientError
+from worker.errors import OrgComplaint, TransientError
+from worker.salesforce import bulk_jobs
 from worker.salesforce.client import OrgClient
 from worker.salesforce.ids import to_18
 from worker.salesforce.rest import parse_instant
@@ -95,18 +96,12 @@ def close(client: OrgClient, job_id: str) -> None:
 
 def abort(client: OrgClient, job_id: str) -> None:
     """Ask for a job's end. Nothing happens when it has ended or is gone."""
-    try:
-        client.call("PATCH", _path(job_id), json={"state": "Aborted"}, idempotent=True)
-    except RejectedError:
-        pass
+    bulk_jobs.abort(client, _path(job_id))
 
 
 def delete(client: OrgClient, job_id: str) -> None:
     """Delete a job that is over, with its results. Nothing happens when it is gone or still at work."""
-    try:
-        client.call("DELETE", _path(job_id), idempotent=True)
-    except RejectedError:
-        pass
+    bulk_jobs.delete(client, _path(job_id))
 
 
 def get(client: OrgClient, job_id: str) -> IngestJob:
