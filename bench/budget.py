@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -23,6 +24,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from models.migrations import upgrade
 from tests.day import START, Day, prepare
@@ -47,7 +49,13 @@ def main() -> None:
     """Run one of the three and print its table."""
     parser = argparse.ArgumentParser(prog="python -m bench.budget", description=__doc__)
     parser.add_argument("what", choices=("day", "due", "fair"))
-    parser.add_argument("--rows", type=int, default=10_000_000, help="due: finished runs, and as many actions")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[1_000_000, 10_000_000],
+        help="due: finished runs, and as many actions; several, ascending",
+    )
     parser.add_argument("--flood", type=int, default=100_000, help="fair: waiting actions of the busy org")
     parser.add_argument("--singles", type=int, default=30, help="fair: actions of the quiet org, one each second")
     options = parser.parse_args()
@@ -118,25 +126,24 @@ def two_days(url: str, *, shared: bool) -> Iterator[tuple[float, ...]]:
     database.close()
 
 
-def due(url: str, rows: int) -> None:
-    """Each query of a tick, median milliseconds, before and after the finished rows are there."""
-    settings = settings_of(url)
-    rt = Runtime(settings)
+def due(url: str, sizes: list[int]) -> None:
+    """Each query of a tick, median milliseconds, without and with so many finished rows."""
+    rt = Runtime(settings_of(url))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(CONNECTION_ROWS)
         connection.execute("VACUUM ANALYZE")
-        before = costs(rt)
-        start = time.monotonic()
-        fill(connection, rows)
-        print(f"{rows:,} runs and {rows:,} actions in {time.monotonic() - start:.0f} s", file=sys.stderr)
-    after = costs(rt)
-    table = Table(
-        title=f"{CONNECTIONS:,} connections with three mirrors each, nothing due; median ms", title_justify="left"
-    )
-    for column in ("what", "empty tables", f"{rows:,} finished runs and actions"):
+        found = [costs(rt)]
+        for before, rows in pairwise([0, *sizes]):
+            start = time.monotonic()
+            fill(connection, before, rows)
+            print(f"{rows:,} runs and {rows:,} actions in {time.monotonic() - start:.0f} s", file=sys.stderr)
+            found.append(costs(rt))
+    title = f"{CONNECTIONS:,} connections with three mirrors each, by finished runs and as many actions; median ms"
+    table = Table(title=title, title_justify="left")
+    for column in ("what", *(f"{size:,}" for size in [0, *sizes])):
         table.add_column(column, justify="left" if column == "what" else "right")
-    for name, milliseconds in before.items():
-        table.add_row(name, f"{milliseconds:.2f}", f"{after[name]:.2f}")
+    for name in found[0]:
+        table.add_row(name, *(f"{one[name]:.2f}" for one in found))
     Console(width=130).print(table)
     rt.close()
 
@@ -156,22 +163,27 @@ SELECT id, o FROM salesforce_oauth_tokens, unnest(ARRAY['Account', 'Contact', 'O
 RUNS = """
 INSERT INTO sfsync.runs (mirror_id, kind, lane, cause, state, finished_at, created_at, due_at)
 SELECT m.id, 'refresh', 'refresh', 'timetable', 'done', clock_timestamp() - n * interval '1 min', clock_timestamp() - n * interval '1 min',
-       clock_timestamp() - n * interval '1 min' FROM generate_series(1, %s) n, sfsync.mirrors m
+       clock_timestamp() - n * interval '1 min' FROM generate_series(%s, %s) n, sfsync.mirrors m
 """
 ACTIONS = """
 INSERT INTO sfsync.actions (id, connection_id, object, operation, record_id, fields, content_hash, order_key, ticket, state, source,
                             outcome, created_at, finished_at, remembered_at)
 SELECT gen_random_uuid(), q.connection_id, q.object, 'update', '003000000000001AAA', '{"LastName": "Lovelace"}',
        decode(repeat('00', 32), 'hex'), (q.id * 100000 + n)::text, 1, 'delivered', 'http', '{"id": "003000000000001AAA", "success": true}',
-       t, t, t FROM generate_series(1, %s) n, sfsync.action_queues q, LATERAL (SELECT clock_timestamp() - n * interval '1 min' AS t) t
+       t, t, t FROM generate_series(%s, %s) n, sfsync.action_queues q, LATERAL (SELECT clock_timestamp() - n * interval '1 min' AS t) t
 """
 
 
-def fill(connection: psycopg.Connection[Any], rows: int) -> None:
-    """Finished runs and actions, spread evenly; some thousand of each ended within the last hour."""
-    each = max(1, rows // (3 * CONNECTIONS))
-    for statement in (RUNS, ACTIONS):
-        connection.execute(statement.encode(), (each,))
+def fill(connection: psycopg.Connection[Any], before: int, rows: int) -> None:
+    """Finished runs and actions up to so many, spread evenly over mirrors and minutes. The indexes are made afterwards at one go."""
+    connection.execute("SET session_replication_role = replica")  # no triggers: nobody is to be told of these
+    first, last = (number // (3 * CONNECTIONS) for number in (before, rows))
+    for table, statement in (("runs", RUNS), ("actions", ACTIONS)):
+        relation = f"'sfsync.{table}'::regclass"
+        connection.execute(f"UPDATE pg_index SET indisready = false WHERE indrelid = {relation}".encode())
+        connection.execute(statement.encode(), (first + 1, last))
+        connection.execute(f"UPDATE pg_index SET indisready = true WHERE indrelid = {relation}".encode())
+        connection.execute(f"REINDEX TABLE sfsync.{table}".encode())
     connection.execute("VACUUM ANALYZE")
 
 
@@ -198,7 +210,33 @@ def costs(rt: Runtime) -> dict[str, float]:
         "sfsync status": lambda: monitoring.status(rt.database, rt.settings),
         "status of one user": lambda: monitoring.status(rt.database, rt.settings, "user500"),
     }
-    return {name: _median_ms(one) for name, one in work.items()}
+    return {name: _median_ms(one) for name, one in work.items()} | _costs_of_finding(rt)
+
+
+SOME_DUE = """
+UPDATE sfsync.mirrors SET next_refresh_at = clock_timestamp() WHERE connection_id % 100 = 7;
+UPDATE sfsync.action_queues SET next_due_at = clock_timestamp() WHERE connection_id % 100 = 7
+"""
+
+
+def _costs_of_finding(rt: Runtime) -> dict[str, float]:
+    """The same of a look that finds 30 refreshes, 30 runs and 30 queues; what it did is rolled back."""
+    found: dict[str, list[float]] = {}
+    for _ in range(ROUNDS + 1):
+        with rt.database.engine.connect() as connection, Session(connection) as session:
+            for statement in SOME_DUE.split(";"):
+                session.execute(text(statement))
+            for name, look in {
+                "finds 30: refreshes to schedule": lambda s: schedule_refreshes(s, rt.settings.settle_seconds),
+                "finds 30: due runs": lambda s: due_runs(s, "refresh", 100),
+                "finds 30: due queues": lambda s: lanes.due(s, "actions", 100),
+            }.items():
+                start = time.perf_counter()
+                many = len(look(session))
+                found.setdefault(name, []).append((time.perf_counter() - start) * 1000)
+                assert many == 30, f"{name}: {many}"
+            session.rollback()
+    return {name: median(times[1:]) for name, times in found.items()}
 
 
 def _median_ms(work: Callable[[], Any]) -> float:

@@ -31,9 +31,11 @@ from worker.settings import Settings
 from worker.tokens.connect import Target, connect_with_client_credentials
 
 OBJECTS = ("Account", "Contact", "Opportunity", "Lead", "Task")
+# Hours go by way of a far past: moved one by one, some would meet others of the same key.
 AGE = """
 UPDATE sfsync.orgs SET limits_at = limits_at - %(by)s, blocked_until = blocked_until - %(by)s;
-UPDATE sfsync.usage SET hour = hour - %(by)s;
+UPDATE sfsync.usage SET hour = hour - interval '300000 days';
+UPDATE sfsync.usage SET hour = hour + interval '300000 days' - %(by)s;
 UPDATE sfsync.mirrors SET next_refresh_at = next_refresh_at - %(by)s, next_settle_at = next_settle_at - %(by)s,
        rated_at = rated_at - %(by)s, described_at = described_at - %(by)s;
 UPDATE sfsync.runs SET due_at = due_at - %(by)s WHERE state = 'ready'

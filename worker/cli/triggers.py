@@ -132,7 +132,11 @@ def _when(trigger: Mapping[str, Any]) -> str:
 def _what(trigger: Mapping[str, Any]) -> str:
     if "objects" in trigger:
         return f"refresh {', '.join(trigger['objects']) or 'all that is mirrored'}"
-    return str(trigger["capability"]) if "capability" in trigger else f"{len(trigger['actions'])} actions"
+    return str(trigger["capability"]) if "capability" in trigger else _counted(len(trigger["actions"]), "action")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _show_upcoming(upcoming: Sequence[datetime], time_zone: str) -> None:
@@ -224,7 +228,7 @@ def _narrow_firing(one: Mapping[str, Any]) -> list[object]:
 
 def _firing_row(one: Mapping[str, Any]) -> list[object]:
     runs, actions = one["run_ids"], one["action_ids"]
-    caused = [f"runs {', '.join(map(str, runs))}"] if runs else []
+    caused = [f"{'run' if len(runs) == 1 else 'runs'} {', '.join(map(str, runs))}"] if runs else []
     caused += [f"action {actions[0]}" if len(actions) == 1 else f"{len(actions)} actions"] if actions else []
     moments = (_stacked(one["due_at"]), _stacked(one["fired_at"]))
     return [str(one["id"]), *moments, one["cause"], one["state"], one["missed"], "; ".join(caused), one["reason"]]
