@@ -225,10 +225,9 @@ class Kills:
         while time.monotonic() < end and all(stage != wanted for _, _, stage, _ in self.held()):
             time.sleep(0.05)
         time.sleep(self.chance.uniform(0.0, 0.5))
-        until(self.held, limit=PATIENCE)
-        lane, kind, stage, self.buried = self.chance.choice(
-            self.held() or [("backfill", "no run", "held", self.buried)]
-        )
+        while not (held := self.held()):
+            until(self.held, limit=PATIENCE)
+        lane, kind, stage, self.buried = self.chance.choice(held)
         if lane in self.workers:
             self.stack.kill(self.workers[lane])
         self.start(lane)
