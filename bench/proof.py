@@ -50,6 +50,7 @@ TROUBLE: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"/services/data/", BUSY),
     (r"/services/data/", {"status": 500, "body": "<html>proxy</html>"}),
 )
+FAULTS_AT_ONCE = 4
 LIES = ("fail", "drop_rows", "wrong_count", "early_end")
 
 
@@ -204,9 +205,11 @@ class Kills:
                 ask(self.stack, "--full")
 
     def spoil(self, over: threading.Event) -> None:
-        """Calls, jobs and pages go wrong, a few at a time."""
+        """Calls, jobs and pages go wrong, a few at a time: while a worker waits after a fault, the next ones must not pile up."""
         control = self.stack.org.control
         while not over.wait(self.chance.uniform(0.5, 3.0)):
+            if sum(rule["spoilt"] < rule["times"] for rule in control.faults()) >= FAULTS_AT_ONCE:
+                continue
             if self.chance.random() < 0.5:
                 path, action = self.chance.choice(TROUBLE)
                 control.add_fault(match={"path_regex": path, "skip": self.chance.randrange(4)}, action=action)
