@@ -214,6 +214,7 @@ class Kills:
                 path, action = self.chance.choice(TROUBLE)
                 control.add_fault(match={"path_regex": path, "skip": self.chance.randrange(4)}, action=action)
             else:
+                control.clear_bulk_faults()  # one that nobody has met
                 control.add_bulk_fault(self.chance.choice(LIES), skip=self.chance.randrange(6))
 
     def held(self) -> list[tuple[Any, ...]]:
