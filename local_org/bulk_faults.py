@@ -5,8 +5,10 @@ HTTP answers with wrong content.
 """
 
 import threading
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
+
+from local_org.words import check_words
 
 JOB_KINDS = frozenset({"fail", "hang"})
 PAGE_KINDS = frozenset({"drop_rows", "wrong_count", "early_end"})
@@ -42,9 +44,7 @@ class BulkFaults:
 
     def add(self, data: dict[str, Any]) -> None:
         """A rule from its JSON form. Raises ValueError for unknown words."""
-        unknown = set(data) - {item.name for item in fields(BulkFault)}
-        if unknown:
-            raise ValueError(f"unknown words in the fault: {', '.join(sorted(unknown))}")
+        check_words(BulkFault, data, "the fault")
         with self.changed:
             self.rules.append(BulkFault(**data))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from local_org.bulk_faults import JOB_KINDS, BulkFaults
-from local_org.errors import ApiError, not_found
+from local_org.errors import ApiError, not_found, where
 from local_org.ids import to_18
 from local_org.values import datetime_text
 
@@ -294,7 +294,7 @@ class Jobs:
             case ApiError():
                 reason = f"{error.code} : {error.message}"
             case _:
-                _log.exception("the work of job %s failed", job.id)
+                _log.error("the work of job %s failed: %s", job.id, where(error))
                 reason = f"InternalServerError : {error}"
         self.change(job.id, ("UploadComplete", "InProgress"), state="Failed", error=reason)
 
@@ -363,6 +363,6 @@ def same_version(job: Job, version: str) -> Job:
 def chosen(body: dict[str, Any], name: str, allowed: Iterable[str], default: str) -> str:
     """An optional word of a job's creation. Raises ApiError API_ERROR for another than the allowed ones."""
     value = body.get(name, default)
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ApiError(400, "API_ERROR", f"Unsupported value for {name}: {value}")
-    return str(value)
+    return value

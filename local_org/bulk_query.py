@@ -28,6 +28,7 @@ from local_org.soql.plan import ChildRecords, Plan, TypedParent
 from local_org.soql.runtime import run
 from local_org.soql.sql import NOTHING, Sql, joined
 from local_org.values import COMPOUNDS
+from local_org.words import whole_number
 
 if TYPE_CHECKING:
     from local_org.org import Org
@@ -177,11 +178,10 @@ def result_pages(ctx: Context, job_id: str) -> dict[str, Any]:
 
 def _max_records(ctx: Context) -> int | None:
     asked = ctx.query.get("maxRecords")
-    if asked is None:
-        return None
-    if not asked.isdigit() or int(asked) < 1:
+    number = None if asked is None else whole_number(asked)
+    if asked is not None and not number:
         raise _refused(f"maxRecords must be a positive number: {asked}")
-    return int(asked)
+    return number
 
 
 def _locator(row: int) -> str:

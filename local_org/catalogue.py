@@ -19,6 +19,27 @@ STRINGS = frozenset(
     }
 )
 COMPOUND_TYPES = frozenset({"address", "location"})
+# Kept and shown as text; only some objects of the vendor have them.
+TEXT_LIKE = frozenset({"anyType", "complexvalue", "json", "datacategorygroupreference", "byte", "masterrecord"})
+FIELD_TYPES = (
+    STRINGS
+    | COMPOUND_TYPES
+    | TEXT_LIKE
+    | {
+        "id",
+        "reference",
+        "boolean",
+        "int",
+        "long",
+        "double",
+        "currency",
+        "percent",
+        "date",
+        "datetime",
+        "time",
+        "base64",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from local_org import deletion, dml
 from local_org.catalogue import ObjectType
-from local_org.context import Answer, Context
+from local_org.context import Answer, Context, texts
 from local_org.dml import Change
 from local_org.errors import ApiError, unknown_type
 from local_org.ids import to_18
@@ -263,7 +263,7 @@ def retrieve_get(ctx: Context, object_name: str) -> list[Any]:
 def retrieve_post(ctx: Context, object_name: str) -> list[Any]:
     """POST composite/sobjects/{object} {"ids": […], "fields": […]}."""
     body = ctx.json_object()
-    return _retrieve(ctx, object_name, body.get("ids") or [], body.get("fields") or [])
+    return _retrieve(ctx, object_name, texts(body.get("ids"), "ids"), texts(body.get("fields"), "fields"))
 
 
 def _retrieve(ctx: Context, object_name: str, ids: Sequence[str], names: Sequence[str]) -> list[Any]:
@@ -273,7 +273,7 @@ def _retrieve(ctx: Context, object_name: str, ids: Sequence[str], names: Sequenc
         raise ApiError(400, "EXCEEDED_ID_LIMIT", text)
     if not names:
         raise ApiError(400, "MISSING_ARGUMENT", "The fields parameter is required")
-    wanted = [to_18(str(record_id)) for record_id in ids]
+    wanted = [to_18(record_id) for record_id in ids]
     found = fetch(ctx, item, [id18 for id18 in wanted if id18], chosen_fields(item, names))
     alive = {id18: row.record for id18, row in found.items() if not row.deleted}
     return [alive.get(id18 or "") for id18 in wanted]

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from local_org.bulk_results import FileSlices
 from local_org.context import Answer, Context
 from local_org.errors import ApiError
+from local_org.metadata import check_version
 from local_org.store import Store
 from local_org.values import dumps
 
@@ -67,8 +68,9 @@ def _within(ctx: Context, change: Any) -> Context:
 def subrequest(ctx: Context, method: str, url: str, headers: Mapping[str, str], body: Any, outcome: str) -> Answer:
     """Carry out one call; `outcome` names the envelope for error texts. Its errors become answers."""
     match = _VERSIONED.fullmatch(url)
-    if match is None:
-        text = f"The url '{url}' of this {outcome} must start with /services/data/vXX.X/"
+    if match is None or (outcome != "batch" and not url.startswith("/services/")):
+        form = "vXX.X/" if outcome == "batch" else "/services/data/vXX.X/"
+        text = f"The url '{url}' of this {outcome} must start with {form}"
         return Answer(400, ApiError(400, "INVALID_INPUT", text).body())
     path, _, query_string = match[2].partition("?")
     inner = replace(
@@ -83,6 +85,7 @@ def subrequest(ctx: Context, method: str, url: str, headers: Mapping[str, str], 
         upload=None,
     )
     try:
+        check_version(inner.version)
         answer = ctx.dispatch(inner, path)
     except ApiError as error:
         return Answer(error.status, error.body())

@@ -42,6 +42,29 @@ def _nowhere(_ctx: "Context", _path: str) -> Reply:
     raise not_found()
 
 
+def an_object(value: Any, name: str) -> dict[str, Any]:
+    """A part of a body that is an object, empty if it is not there. Raises ApiError JSON_PARSER_ERROR."""
+    if value is not None and not isinstance(value, dict):
+        raise unreadable_json(f"{name} must be an object at [line:1, column:1]")
+    return value or {}
+
+
+def texts(value: Any, name: str) -> list[str]:
+    """A part of a body that is a list of texts, empty if it is not there. Raises ApiError JSON_PARSER_ERROR."""
+    if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        raise unreadable_json(f"{name} must be a list of texts at [line:1, column:1]")
+    return value or []
+
+
+def _number(text: str) -> int | float:
+    """A JSON number without a fraction; no field takes one as long as this."""
+    return int(text) if len(text) < 400 else float("inf")
+
+
+def _no_number(text: str) -> None:
+    raise unreadable_json(f"Non-standard token '{text}': it is no number in JSON at [line:1, column:1]")
+
+
 def _json_fault(error: json.JSONDecodeError) -> str:
     """What the platform's parser says where ours stopped."""
     char = error.doc[error.pos : error.pos + 1]
@@ -98,9 +121,11 @@ class Context:
     def json(self) -> Any:
         """The body. Raises ApiError JSON_PARSER_ERROR."""
         try:
-            return json.loads(self.body)
+            return json.loads(self.body, parse_int=_number, parse_constant=_no_number)
         except json.JSONDecodeError as error:
             raise unreadable_json(_json_fault(error)) from None
+        except RecursionError:
+            raise unreadable_json("The JSON is nested too deeply at [line:1, column:1]") from None
         except ValueError:
             raise unreadable_json("Invalid UTF-8 at [line:1, column:1]") from None
 

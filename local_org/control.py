@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from local_org.errors import ApiError
 from local_org.objects.setup import ENTITY, FIELD
 from local_org.org import Org
 from local_org.schema import quoted
+from local_org.words import MAX_NUMBER
 
 BLOCK = 2_000
+MIN_DATE_MS, MAX_DATE_MS = 0, 64_060_588_800_000  # 1970, and the end of the year 3999
 WRITABLE_TEXT = frozenset({"string", "textarea", "phone"})
 CHANGED_FIELDS = {"Account": "Phone", "Contact": "Title", "Opportunity": "NextStep", "Lead": "Title"}
 Handler = Callable[[Org, dict[str, Any]], Any]
@@ -34,10 +37,20 @@ def answer(org: Org, method: str, path: str, query: str, body: bytes) -> Answer:
                 return Answer(
                     200, handler(org, {"items": given, **named} if isinstance(given, list) else {**given, **named})
                 )
-            except (ValueError, KeyError, TypeError) as error:
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                ArithmeticError,
+                RecursionError,
+                OSError,
+            ) as error:
                 return Answer(400, {"error": f"{type(error).__name__}: {error}"})
             except ApiError as error:
                 return Answer(400, {"error": f"{error.code}: {error.message}"})
+            except sqlite3.Error as error:
+                return Answer(400, {"error": f"the store cannot do this: {error}"})
     return Answer(404, {"error": f"there is no {method} {path} on the control path"})
 
 
@@ -231,7 +244,7 @@ def journal(org: Org, values: dict[str, Any]) -> list[dict[str, Any]]:
 
 def set_usage(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     """Pretend that `calls` were made in the last 24 hours."""
-    org.usage.set(int(values["calls"]))
+    org.usage.set(min(max(int(values["calls"]), 0), MAX_NUMBER))
     return {}
 
 
@@ -250,11 +263,20 @@ def set_clock(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     """Set the org's clock (`now_ms`, `frozen`) or move it (`advance_seconds`)."""
     clock = org.store.clock
     if "now_ms" in values:
-        clock.set(int(values["now_ms"]), frozen=bool(values.get("frozen", False)))
+        clock.set(_moment(int(values["now_ms"])), frozen=bool(values.get("frozen", False)))
     if "advance_seconds" in values:
-        clock.advance(int(float(values["advance_seconds"]) * 1000))
+        milliseconds = int(float(values["advance_seconds"]) * 1000)
+        _moment(clock.exact_ms() + milliseconds)
+        clock.advance(milliseconds)
     org.store.keep_clock()
     return {"now_ms": clock.exact_ms()}
+
+
+def _moment(now_ms: int) -> int:
+    """Raises ValueError for a time outside the years that the platform knows."""
+    if not MIN_DATE_MS <= now_ms < MAX_DATE_MS:
+        raise ValueError(f"the clock goes from 1970 to 4000, in milliseconds: {now_ms}")
+    return now_ms
 
 
 def expire_tokens(org: Org, _values: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from local_org.errors import ApiError
 from local_org.query import translated_for
 from local_org.schema import quoted
 from local_org.soql.runtime import run
+from local_org.words import check_words
 
 if TYPE_CHECKING:
     from local_org.dml import Change
@@ -54,11 +55,11 @@ class CustomRules:
         self._duplicate = [DuplicateRule(**{**rule, "fields": tuple(rule["fields"])}) for rule in kept["duplicate"]]
 
     def replace(self, validation: list[dict[str, Any]], duplicate: list[dict[str, Any]]) -> None:
-        """Put these rules in place of all. Raises TypeError for unknown words."""
-        for rule in validation:
-            ValidationRule(**rule)
-        for rule in duplicate:
-            DuplicateRule(**rule)
+        """Put these rules in place of all. Raises ValueError for words that are unknown, missing or of a wrong type."""
+        for kind, rules in ((ValidationRule, validation), (DuplicateRule, duplicate)):
+            for rule in rules:
+                check_words(kind, rule, "a rule")
+                kind(**rule)
         self._org.store.keep_setting("rules", {"validation": validation, "duplicate": duplicate})
         self._read()
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from local_org import bulk1, bulk1_forms, metadata
 from local_org.bulk_results import FileSlices
 from local_org.context import Answer, Context, Reply, Result
-from local_org.errors import ApiError, WrongKindError, not_found, session_expired
+from local_org.errors import ApiError, WrongKindError, not_found, session_expired, where
 from local_org.locks import LockedError
 from local_org.metadata import check_version
 from local_org.routes import data_router
@@ -194,7 +194,7 @@ def error_answer(org: "Org", error: Exception) -> Answer:
     """An exception as the vendor shows it; one that nobody expected is logged and gets an error id."""
     if isinstance(error, ApiError):
         return Answer(error.status, error.body(), {**_HEADERS_OF.get(error.status, {}), **error.headers})
-    _LOG.exception("a call failed", exc_info=error)
+    _LOG.error("a call failed: %s", where(error))
     text = (
         "An unexpected error occurred. Please include this ErrorId if you contact support: "
         f"{org.store.clock.exact_ms()}-{id(error) % 100_000} ({type(error).__name__})"

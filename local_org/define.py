@@ -6,6 +6,7 @@ definition again changes nothing. See the README, "An org of your own", for an e
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
@@ -13,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from local_org import dml, rollups, users
-from local_org.catalogue import COMPOUND_TYPES, STRINGS, Field, ObjectType
+from local_org.catalogue import COMPOUND_TYPES, FIELD_TYPES, STRINGS, Field, ObjectType
 from local_org.formula import formula_sql
 from local_org.ids import ALPHABET
 from local_org.objects.build import build, is_deleted, make, owner, record_id, system_fields, text
 from local_org.org import Org
 from local_org.tokens import Client
+from local_org.words import check_words
 
 PARTS = frozenset({"describes", "objects", "fields", "users", "rules", "hide", "clients", "settings", "records"})
 
 _OBJECT_FLAGS = {item.name for item in fields_of(ObjectType) if item.type in ("bool", bool)}
 _OWN_WORDS = frozenset({"name", "key_prefix", "label", "label_plural", "fields", "system_fields", "describe"})
 _FIELD_WORDS = {item.name for item in fields_of(Field)}
+_API_NAME = re.compile(r"[A-Za-z]\w{0,79}", re.ASCII)
+MAX_LENGTH = 131_072
 # What describe calls otherwise; every other word is ours in camel case.
 _DESCRIBE_WORDS = {"compoundFieldName": "compound_name", "calculatedFormula": None, "defaultValue": "default"}
 _NEW_USER = {"Alias": "user", "TimeZoneSidKey": "GMT", "LocaleSidKey": "en_US", "EmailEncodingKey": "UTF-8",
@@ -99,7 +103,7 @@ def add_object(org: Org, words: Words) -> str:
     Words: `name`, `key_prefix` (else the next free one), `label`, `label_plural`, `fields`, `system_fields` (false: Id
     alone; a list: Id and these) and the catalogue's flags: `bulk`, `replicateable`, `undeletable`, `mergeable`, ….
     """
-    name = str(words["name"])
+    name = _api_name(words["name"])
     unknown = sorted(set(words) - _OWN_WORDS - _OBJECT_FLAGS)
     if unknown:
         raise ValueError(f"{name}: unknown words {', '.join(unknown)}")
@@ -119,6 +123,13 @@ def add_object(org: Org, words: Words) -> str:
     plural = str(words.get("label_plural", f"{label}s"))
     system = _system_fields(name, words.get("system_fields", True), flags)
     _keep(org, build(name, prefix, plural, [record_id(label), *system, *made], label=label, **flags))
+    return name
+
+
+def _api_name(name: Any) -> str:
+    """Raises ValueError for what cannot name an object or a field."""
+    if not isinstance(name, str) or not _API_NAME.fullmatch(name):
+        raise ValueError(f"{str(name)[:80]!r} is no API name: letters, digits and underscores, a letter first")
     return name
 
 
@@ -143,7 +154,7 @@ def free_prefix(org: Org) -> str:
 
 def add_described(org: Org, described: Words) -> str:
     """Add or change an object as a describe answer of another org shows it; its name."""
-    name = str(described["name"])
+    name = _api_name(described["name"])
     snake = {key: _snake(key) for key in described}
     flags = {ours: bool(described[key]) for key, ours in snake.items() if ours in _OBJECT_FLAGS}
     made = [field_of(field) for field in described["fields"]]
@@ -181,11 +192,14 @@ def field_of(words: Words) -> Field:
     """A field from the catalogue's words or from an entry of `fields` of a describe answer. Raises ValueError."""
     if "soapType" in words:
         words = _from_describe(words)
+    check_words(Field, words, f"field {words.get('name', '')}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in words.items()}
-    unknown = sorted(set(given) - _FIELD_WORDS)
-    if unknown or not given.get("name"):
-        raise ValueError(f"field {given.get('name', '')}: unknown words {', '.join(unknown)}")
-    name = str(given.pop("name"))
+    name = _api_name(given.pop("name", None))
+    if given.get("type", "string") not in FIELD_TYPES:
+        raise ValueError(f"field {name}: unknown type {given['type']}; there are {', '.join(sorted(FIELD_TYPES))}")
+    for key in ("length", "precision", "scale", "digits"):
+        if not 0 <= given.get(key, 0) <= MAX_LENGTH:
+            raise ValueError(f"field {name}: {key} must be from 0 to {MAX_LENGTH}")
     full: dict[str, Any] = {"custom": name.endswith("__c"), "label": name, "type": "string", **given}
     if "formula" in given or "rollup" in given:
         full |= {"calculated": True, "createable": False, "updateable": False}
@@ -256,6 +270,7 @@ def add_user(org: Org, words: Words) -> str:
 def put_client(org: Org, words: Words) -> None:
     """Add or replace a connected app: `id`, `secret`, `redirect_uris`, `scopes`, `certificate`, `run_as`, …"""
     lists = {key: tuple(words.get(key, ())) for key in ("redirect_uris", "scopes")}
+    check_words(Client, words, "a connected app")
     org.tokens.put_client(Client(**{**words, **lists}))
 
 

@@ -1,7 +1,9 @@
 """Errors in the vendor's shapes. Source: REST API Developer Guide, "Status Codes and Error Responses"."""
 
 import re
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -80,6 +82,14 @@ class OAuthError(Exception):
 
     def body(self) -> dict[str, str]:
         return {"error": self.error, "error_description": self.description}
+
+
+def where(error: BaseException) -> str:
+    """An exception that nobody expected, in one line: what it is, and the last place of ours that it passed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = next((frame for frame in reversed(frames) if "local_org" in frame.filename), None)
+    place = f" ({Path(ours.filename).name}, line {ours.lineno})" if ours else ""
+    return f"{type(error).__name__}: {str(error)[:200]}{place}"
 
 
 def not_found(message: str = "The requested resource does not exist") -> ApiError:

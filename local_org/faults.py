@@ -5,6 +5,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from local_org.words import check_words
+
 
 @dataclass(slots=True)
 class Fault:
@@ -33,24 +35,49 @@ class Fault:
         return self.body is None or self.body.search(body) is not None
 
 
-ACTIONS = frozenset({"status", "body", "headers", "delay_ms", "cut", "truncate_bytes", "drip_bytes", "drip_ms", "hang"})
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which calls a rule is for, in its JSON form."""
+
+    method: str | None = None
+    path_regex: str = ""
+    body_regex: str | None = None
+    times: int | None = 1
+    skip: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What happens to such a call, in its JSON form."""
+
+    status: int = 200
+    body: Any = ""
+    headers: dict[str, Any] | None = None
+    delay_ms: float = 0
+    cut: str = "before"
+    truncate_bytes: int = 0
+    drip_bytes: int = 0
+    drip_ms: float = 0
+    hang: bool = False
 
 
 def fault_of(data: dict[str, Any]) -> Fault:
-    """A rule from its JSON form {"match": {…}, "action": {…}}. Raises ValueError for unknown words."""
-    match, action = data.get("match", {}), data["action"]
-    unknown = set(match) - {"method", "path_regex", "body_regex", "times", "skip"} | set(action) - ACTIONS
-    if unknown:
-        raise ValueError(f"unknown words in the fault: {', '.join(sorted(unknown))}")
-    method = match.get("method")
-    return Fault(
-        action=action,
-        method=method and method.upper(),
-        path=re.compile(match["path_regex"]) if "path_regex" in match else None,
-        body=re.compile(match["body_regex"]) if "body_regex" in match else None,
-        times=match.get("times", 1),
-        skip=match.get("skip", 0),
-    )
+    """A rule from its JSON form {"match": {…}, "action": {…}}. Raises ValueError for what it cannot mean."""
+    given, action = data.get("match") or {}, data["action"]
+    check_words(Match, given, "the match of a fault")
+    check_words(Action, action, "the action of a fault")
+    match, done = Match(**given), Action(**action)
+    if not 100 <= done.status <= 599 or done.cut not in ("before", "after"):
+        raise ValueError("a fault's status is from 100 to 599, its cut is before or after")
+    if min(done.delay_ms, done.truncate_bytes, done.drip_bytes, done.drip_ms, match.skip) < 0:
+        raise ValueError("the numbers of a fault are not negative")
+    if any("\n" in line or "\r" in line or not line.isascii() for line in map(str, (done.headers or {}).values())):
+        raise ValueError("a header of a fault is one line of ASCII")
+    try:
+        path, body = (text and re.compile(text) for text in (match.path_regex, match.body_regex))
+    except re.error as error:
+        raise ValueError(f"a pattern of the fault is wrong: {error}") from None
+    return Fault(action, match.method and match.method.upper(), path or None, body or None, match.times, match.skip)
 
 
 @dataclass(slots=True)

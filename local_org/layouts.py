@@ -12,6 +12,7 @@ from local_org.describe import MASTER_RECORD_TYPE, describe_entry, describe_fiel
 from local_org.errors import not_found
 from local_org.metadata import record_types
 from local_org.schema import quoted
+from local_org.words import whole_number
 
 Record = dict[str, Any]
 DEFAULT_RECENT, MAX_RECENT, BASIC_RECENT = 200, 2_000, 5
@@ -212,9 +213,8 @@ def theme(ctx: Context) -> Record:
 
 def recent(ctx: Context) -> list[Record]:
     """GET recent?limit=: what the user wrote last, newest first."""
-    asked = ctx.query.get("limit", "")
-    wanted = min(int(asked), MAX_RECENT) if asked.isdigit() else DEFAULT_RECENT
-    return recent_items(ctx, None, wanted)
+    asked = whole_number(ctx.query.get("limit", ""))
+    return recent_items(ctx, None, DEFAULT_RECENT if asked is None else min(asked, MAX_RECENT))
 
 
 def recent_items(ctx: Context, item: ObjectType | None, limit: int) -> list[Record]:

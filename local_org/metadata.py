@@ -9,6 +9,7 @@ from local_org.bulk_jobs import MAX_BATCHES_A_DAY
 from local_org.catalogue import ObjectType
 from local_org.context import Answer, Context
 from local_org.errors import ApiError
+from local_org.words import whole_number
 
 OLDEST, LATEST = 31, 68
 FIRST_RETIRED = 7
@@ -151,8 +152,8 @@ def record_count(ctx: Context) -> dict[str, Any]:
 def check_version(version: str) -> None:
     """Raises ApiError: 410 for a retired version, 404 for one that does not exist."""
     whole, _, part = version.partition(".")
-    number = int(whole) if whole.isdigit() else 0
-    if part != "0" or number > LATEST or number < FIRST_RETIRED:
+    number = whole_number(whole) or 0
+    if part != "0" or whole != str(number) or number > LATEST or number < FIRST_RETIRED:
         raise ApiError(404, "NOT_FOUND", "The requested resource does not exist")
     if number < OLDEST:
         text = f"This API version is not supported: {version}"

@@ -4,7 +4,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from local_org.objects import standard_objects
 from local_org.store import Store
 from local_org.tokens import Tokens
 from local_org.usage import Usage
+from local_org.words import check_words
 
 ORGANIZATION_ID = "00DLo0000000001MAA"
 DAY_MS = 86_400_000
@@ -60,10 +61,13 @@ class Settings:
     security_token: str = ""
 
     def changed(self, values: dict[str, Any]) -> "Settings":
-        """With these values. Raises ValueError for an unknown name."""
-        unknown = set(values) - {item.name for item in fields(self)}
-        if unknown:
-            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
+        """With these values. Raises ValueError for an unknown name, or a value of another type."""
+        check_words(Settings, values, "settings")
+        wrong = sorted(
+            name for name, value in values.items() if isinstance(value, int | float) and not 0 <= value < 10**9
+        )
+        if wrong:
+            raise ValueError(f"settings: {', '.join(wrong)} must be from 0 to {10**9 - 1}")
         return replace(self, **values)
 
 

@@ -18,6 +18,7 @@ from local_org.soql.runtime import run
 from local_org.soql.scope import World
 from local_org.soql.sql import Sql
 from local_org.soql.translate import translate
+from local_org.words import whole_number
 
 if TYPE_CHECKING:
     from local_org.org import Org
@@ -45,7 +46,7 @@ def run_query_all(ctx: Context) -> Record:
 
 def _asked_batch(ctx: Context) -> int | None:
     match = _BATCH_OPTION.search(ctx.headers.get("sforce-query-options", ""))
-    return int(match[1]) if match else None
+    return whole_number(match[1]) if match else None
 
 
 def translated(ctx: Context, conn: sqlite3.Connection, soql: str, *, all_rows: bool) -> Plan:

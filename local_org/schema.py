@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from local_org.catalogue import STRINGS, Catalogue, Field, ObjectType
+from local_org.catalogue import STRINGS, TEXT_LIKE, Catalogue, Field, ObjectType
 from local_org.formula import formula_sql
 
 SYSTEM_TABLES = """
@@ -43,7 +43,7 @@ def column_type(field: Field) -> str:
         return "TEXT NOT NULL PRIMARY KEY"
     if field.type == "boolean":
         return "INTEGER NOT NULL DEFAULT 0"
-    if field.type in STRINGS or field.type == "anyType":
+    if field.type in STRINGS | TEXT_LIKE:
         return "TEXT" if field.case_sensitive else "TEXT COLLATE NOCASE"
     if field.type in ("reference", "date", "base64"):
         return "TEXT"

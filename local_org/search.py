@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from local_org.catalogue import ObjectType
-from local_org.context import Context
-from local_org.errors import ApiError
+from local_org.context import Context, an_object, texts
+from local_org.errors import ApiError, unreadable_json
 from local_org.query import query
+from local_org.words import MAX_DIGITS, whole_number
 
 MAX_FOUND = 2_000  # SOQL and SOSL Reference, "SOSL Limits"
 MAX_IN_OBJECT = 2_000
@@ -75,7 +76,7 @@ def parse(text: str) -> Search:
         targets, rest = _targets(rest[returning.end() :])
     limit = MAX_FOUND
     if (last := _LIMIT.search(rest)) is not None:
-        limit, rest = int(last[1]), rest[: last.start()]
+        limit, rest = min(int(last[1][:MAX_DIGITS]), MAX_FOUND), rest[: last.start()]
     if rest.strip() and not rest.strip().upper().startswith("WITH "):
         raise _malformed(f"unexpected token: {rest.strip().split()[0]}")
     return Search(_terms(found[1]), kinds, targets, limit)
@@ -207,15 +208,27 @@ def parameterized_post(ctx: Context) -> Record:
 
 
 def _parameterized(ctx: Context, body: Record) -> Record:
-    general = body.get("fields") if isinstance(body.get("fields"), list) else ["Id"]
+    general = texts(body["fields"], "fields") if isinstance(body.get("fields"), list) else []
+    sobjects = body.get("sobjects") or []
+    if not isinstance(sobjects, list):
+        raise unreadable_json("sobjects must be a list at [line:1, column:1]")
     targets = []
-    for entry in body.get("sobjects") or []:
-        limit = entry.get("limit") or body.get("defaultLimit")
+    for entry in (an_object(item, "sobjects") for item in sobjects):
+        limit = _count(entry.get("limit") or body.get("defaultLimit"), "limit")
         clauses = f"WHERE {entry['where']}" if entry.get("where") else ""
-        clauses += f" LIMIT {int(limit)}" if limit else ""
-        targets.append(Target(str(entry.get("name")), tuple(entry.get("fields") or general or ["Id"]), clauses))
+        clauses += "" if limit is None else f" LIMIT {limit}"
+        fields = texts(entry.get("fields"), "fields") or general or ["Id"]
+        targets.append(Target(str(entry.get("name")), tuple(fields), clauses))
     kinds = str(body.get("in", "ALL")).upper()
     if kinds not in _FIELD_KINDS:
         raise _malformed(f"in must be one of {', '.join(_FIELD_KINDS)}")
-    limit = int(body.get("overallLimit") or MAX_FOUND)
+    limit = _count(body.get("overallLimit"), "overallLimit") or MAX_FOUND
     return {"searchRecords": _found(ctx, Search(_terms(str(body.get("q", ""))), kinds, tuple(targets), limit))}
+
+
+def _count(value: Any, name: str) -> int | None:
+    """Raises ApiError for a limit that is no whole number."""
+    number = whole_number(str(value or 0))
+    if number is None or isinstance(value, bool):
+        raise unreadable_json(f"{name} must be a whole number: {value} at [line:1, column:1]")
+    return number or None

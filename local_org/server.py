@@ -58,7 +58,7 @@ class Server:
         if path.startswith("/__org__"):
             await self._control(scope, receive, send)
             return
-        entry = Entry(self.org.store.clock.exact_ms(), scope["method"], path, scope["query_string"].decode())
+        entry = Entry(self.org.store.clock.exact_ms(), scope["method"], path, scope["query_string"].decode("latin-1"))
         started = time.perf_counter()
         try:
             await self._answer(scope, receive, _Counted(send, entry, self.org.store.clock), entry)
@@ -103,7 +103,10 @@ class Server:
     def _carry_out(self, call: Call) -> tuple[Reply, str | None]:
         self.org.upkeep()
         answer = data_api.answer if call.path.startswith(data_api.PREFIXES) else oauth.answer
-        return answer(self.org, call)
+        try:
+            return answer(self.org, call)
+        except Exception as error:  # whatever it is: the caller gets the vendor's answer, the log one line
+            return data_api.error_answer(self.org, error), None
 
     async def in_thread(self, function: Callable[..., Any], *args: Any, leave: bool = False) -> Any:
         """Run what may wait for the disk away from the event loop; `leave` it to itself when time is up."""
@@ -178,7 +181,7 @@ class Server:
     async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive, {})
         path = unquote(scope["path"])[len("/__org__") :].strip("/")
-        query = scope["query_string"].decode()
+        query = scope["query_string"].decode("latin-1")
         answer = await self.in_thread(control.answer, self.org, scope["method"], path, query, body)
         await _send_reply(answer, None, scope, receive, send)
 

@@ -14,6 +14,7 @@ from local_org.context import Answer, Context
 from local_org.errors import ApiError
 from local_org.ids import to_18
 from local_org.values import datetime_text
+from local_org.words import whole_number
 
 Record = dict[str, Any]
 Element = ElementTree.Element
@@ -227,9 +228,7 @@ def _retrieve(call: Call) -> str:
 def _query(call: Call, *, all_rows: bool = False) -> str:
     options = call.headers.get("QueryOptions")
     size = "" if options is None else "".join(options.itertext()).strip()
-    result = query.query(
-        call.ctx, call.text("queryString"), all_rows=all_rows, batch_size=int(size) if size.isdigit() else None
-    )
+    result = query.query(call.ctx, call.text("queryString"), all_rows=all_rows, batch_size=whole_number(size))
     return f'<result xsi:type="QueryResult">{_page(result)}</result>'
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from local_org import deletion, dml
 from local_org.catalogue import COMPOUND_TYPES, ObjectType
-from local_org.context import Answer, Context
+from local_org.context import Answer, Context, an_object
 from local_org.errors import ApiError, not_found, unknown_type
 from local_org.rows import check_unmodified, chosen_fields, fetch, path_id, visible
 from local_org.values import to_json
@@ -29,7 +29,7 @@ def create(ctx: Context) -> Answer:
         kept = _kept(ctx, change, key)
         if kept is not None:
             return kept
-        record_id = dml.insert(change, item, body.get("fields") or {})
+        record_id = dml.insert(change, item, an_object(body.get("fields"), "fields"))
         _keep(ctx, change, key, item, record_id)
     return Answer(201, _record(ctx, item, record_id))
 
@@ -114,7 +114,7 @@ def change(ctx: Context, record_id: str) -> Answer:
         if since is not None:
             stamp_ms = int(dml.living(change_, item, id18).get("SystemModstamp") or 0)
             check_unmodified(replace(ctx, headers={"if-unmodified-since": since}), stamp_ms)
-        dml.update(change_, item, id18, ctx.json_object().get("fields") or {})
+        dml.update(change_, item, id18, an_object(ctx.json_object().get("fields"), "fields"))
         _keep(ctx, change_, key, item, id18)
     return Answer(200, _record(ctx, item, id18))
 

@@ -13,6 +13,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
 from local_org.errors import ApiError
 from local_org.soql import ast, errors, literals
 from local_org.values import parse_datetime
+from local_org.words import MAX_DIGITS
 
 MAX_QUERY_CHARACTERS = 100_000  # SOQL and SOSL Reference, "SOQL and SOSL Limits"
 MAX_STRING_CHARACTERS = 4_000
@@ -139,6 +140,8 @@ class _Builder:
         token = tree.children[1]
         if not token.isdigit():
             raise _unexpected_characters(self.text, token.start_pos)
+        if len(token) > MAX_DIGITS:
+            raise ApiError(400, "MALFORMED_QUERY", f'For input string: "{token}"')
         return int(token)
 
     def _group(self, tree: Any) -> tuple[tuple[ast.Expression, ...], ast.Condition | None]:
