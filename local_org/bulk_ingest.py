@@ -90,7 +90,7 @@ def _key(item: ObjectType, operation: str, name: Any) -> str | None:
         return None
     field = item.field(str(name or ""))
     if field is None or not (field.external_id or field.id_lookup or field.type == "id"):
-        raise _refused(f"Field name provided, {name} does not match an External ID for {item.name}")
+        raise _refused(f"Field name provided, {name or ''} does not match an External ID for {item.name}")
     return field.name
 
 

@@ -98,7 +98,7 @@ class Upload:
             if not line:
                 continue
             if len(line) != width:
-                text = f"The number of columns in row {line} does not match the header"
+                text = f"The number of columns, {len(line)}, is not that of the header, {width}: {','.join(line)[:100]}"
                 raise JobFailedError(f"InvalidBatch : {text[:1000]}")
             _check_size(line)
             yield line

@@ -6,7 +6,6 @@ definition again changes nothing. See the README, "An org of your own", for an e
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
@@ -20,14 +19,13 @@ from local_org.ids import ALPHABET
 from local_org.objects.build import build, is_deleted, make, owner, record_id, system_fields, text
 from local_org.org import Org
 from local_org.tokens import Client
-from local_org.words import check_words
+from local_org.words import API_NAME, check_words
 
 PARTS = frozenset({"describes", "objects", "fields", "users", "rules", "hide", "clients", "settings", "records"})
 
 _OBJECT_FLAGS = {item.name for item in fields_of(ObjectType) if item.type in ("bool", bool)}
 _OWN_WORDS = frozenset({"name", "key_prefix", "label", "label_plural", "fields", "system_fields", "describe"})
 _FIELD_WORDS = {item.name for item in fields_of(Field)}
-_API_NAME = re.compile(r"[A-Za-z]\w{0,79}", re.ASCII)
 MAX_LENGTH = 131_072
 # What describe calls otherwise; every other word is ours in camel case.
 _DESCRIBE_WORDS = {"compoundFieldName": "compound_name", "calculatedFormula": None, "defaultValue": "default"}
@@ -128,7 +126,7 @@ def add_object(org: Org, words: Words) -> str:
 
 def _api_name(name: Any) -> str:
     """Raises ValueError for what cannot name an object or a field."""
-    if not isinstance(name, str) or not _API_NAME.fullmatch(name):
+    if not isinstance(name, str) or not API_NAME.fullmatch(name):
         raise ValueError(f"{str(name)[:80]!r} is no API name: letters, digits and underscores, a letter first")
     return name
 

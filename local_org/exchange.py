@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from local_org.catalogue import COMPOUND_TYPES, Field, ObjectType
+from local_org.define import free_prefix
 from local_org.derive import derive
 from local_org.dml import default_of
 from local_org.errors import ApiError
-from local_org.ids import ALPHABET, number_of
-from local_org.objects.build import area, build, record_id, system_fields, text
+from local_org.ids import number_of, to_18
+from local_org.objects.build import area, build, is_deleted, owner, record_id, system_fields, text
 from local_org.objects.setup import ENTITY, FIELD
 from local_org.org import Org
 from local_org.schema import quoted
 from local_org.values import NUMBERS, Stored, datetime_text, from_json, number_text, time_text
+from local_org.words import API_NAME
 
 BLOCK = 5_000
 SHORT_TEXT = 255
@@ -52,40 +54,76 @@ def _first_user_is_admin(org: Org) -> None:
 
 
 def _import_file(org: Org, file: Path, progress: Progress) -> int:
-    with file.open(encoding="utf-8-sig", newline="") as source:
-        reader = csv.DictReader(source)
-        header = list(reader.fieldnames or ())
-        if not header:
-            raise ExchangeError(f"{file.name}: there is no header line")
-        item = _prepare(org, file, header)
-        return _load(org, item, _rows(file.name, item, reader), progress)
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as source:
+            reader = csv.DictReader(source)
+            item = _prepare(org, file, _header(file, reader))
+            return _load(org, item, _rows(file.name, item, reader), progress)
+    except UnicodeDecodeError as error:
+        raise ExchangeError(f"{file.name}: it is not UTF-8 ({error.reason} at byte {error.start})") from None
+    except csv.Error as error:
+        raise ExchangeError(f"{file.name}: it is not CSV ({error})") from None
+
+
+def _header(file: Path, reader: "csv.DictReader[str]") -> list[str]:
+    """The columns. Raises ExchangeError for what cannot be one."""
+    header = list(reader.fieldnames or ())
+    if not header:
+        raise ExchangeError(f"{file.name}: there is no header line")
+    lower = [column.lower() for column in header]
+    for column in header:
+        if not API_NAME.fullmatch(column):
+            text_ = "is no API name; columns are parted by commas and named as fields are, such as AccountId or Key__c"
+            raise ExchangeError(f"{file.name}: the column {column[:80]!r} {text_}")
+        if lower.count(column.lower()) > 1:
+            raise ExchangeError(f"{file.name}: the column {column} is there twice")
+    return header
 
 
 def _prepare(org: Org, file: Path, header: list[str]) -> ObjectType:
     """The object with a field for each column; a new object for a name that the org does not know."""
     item = org.store.catalogue.object(file.stem)
-    item = item or _new_object(org, file.stem)
-    added = [_new_field(file, column) for column in header if item.field(column) is None]
-    if added or org.store.catalogue.object(item.name) is None:
-        item = item.with_fields(added)
+    if item is None or any(item.field(column) is None for column in header):
+        first_id, longest = _survey(file, header)
+        known = item or _new_object(org, file, header, first_id)
+        item = known.with_fields(_new_field(name, longest[name]) for name in header if known.field(name) is None)
         org.store.add_objects([item])
     return item
 
 
-def _new_object(org: Org, name: str) -> ObjectType:
-    taken = {item.key_prefix for item in org.store.catalogue.objects()}
-    prefixes = (f"a0{letter}" for letter in ALPHABET)
-    prefix = next(prefix for prefix in prefixes if prefix not in taken)
-    return build(name, prefix, f"{name}s", [record_id(name), *system_fields()], custom=name.endswith("__c"))
+def _new_object(org: Org, file: Path, header: list[str], first_id: str) -> ObjectType:
+    """An object of the file's name; its records keep their ids, so their key prefix becomes its own."""
+    name = file.stem
+    if not API_NAME.fullmatch(name):
+        raise ExchangeError(f"{file.name}: the file is named as its object is, such as Account.csv or Meter__c.csv")
+    prefix = first_id[:3] if to_18(first_id) else free_prefix(org)
+    taken = org.store.catalogue.of_id(prefix)
+    if taken is not None:
+        raise ExchangeError(f"{file.name}: its ids begin with {prefix} as those of {taken.name} do")
+    owned = [owner()] if "ownerid" in (column.lower() for column in header) else []
+    fields = [record_id(name), *owned, is_deleted(), *system_fields()]
+    return build(name, prefix, f"{name}s", fields, custom=name.endswith("__c"))
 
 
-def _new_field(file: Path, column: str) -> Field:
-    """A text field that holds the column's longest value."""
+def _survey(file: Path, columns: list[str]) -> tuple[str, dict[str, int]]:
+    """The first id of a file ("" without one), and the length of the longest value of each column."""
+    longest = dict.fromkeys(columns, 0)
+    first_id = ""
     with file.open(encoding="utf-8-sig", newline="") as source:
-        longest = max((len(row[column] or "") for row in csv.DictReader(source)), default=0)
+        for row in csv.DictReader(source):
+            first_id = first_id or row.get("Id") or ""
+            for column in columns:
+                longest[column] = max(longest[column], len(row[column] or ""))
+    return first_id, longest
+
+
+def _new_field(column: str, longest: int) -> Field:
+    """A text field that holds the column's longest value."""
+    named = {"name_field": True, "id_lookup": True} if column.lower() == "name" else {}
+    custom = column.endswith("__c")
     if longest > SHORT_TEXT:
-        return area(column, column, LONG_TEXT, custom=column.endswith("__c"))
-    return text(column, column, SHORT_TEXT, custom=column.endswith("__c"))
+        return area(column, column, LONG_TEXT, custom=custom)
+    return text(column, column, SHORT_TEXT, custom=custom, **named)
 
 
 def _rows(name: str, item: ObjectType, reader: "csv.DictReader[str]") -> Iterator[dict[str, Stored]]:
@@ -102,7 +140,7 @@ def _rows(name: str, item: ObjectType, reader: "csv.DictReader[str]") -> Iterato
 
 def _load(org: Org, item: ObjectType, rows: Iterator[dict[str, Stored]], progress: Progress) -> int:
     base: dict[str, Any] = {field.name: default_of(field) for field in item.stored}
-    for name, value in (("OwnerId", org.admin_id), ("CreatedById", org.admin_id)):
+    for name, value in ((name, org.admin_id) for name in ("OwnerId", "CreatedById", "LastModifiedById")):
         if name in base:
             base[name] = value
     marks = ", ".join("?" * len(base))

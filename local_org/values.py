@@ -212,12 +212,19 @@ def _id_value(field: Field, value: Any) -> Stored:
 def _date_value(field: Field, value: Any) -> Stored:
     text = str(value).strip()
     try:
-        parsed = date.fromisoformat(text[:10])
+        parsed = _iso_date(text[:10])
     except ValueError:
         raise _wrong_kind(field, _token(value), value) from None
     if len(text) > 10 and parse_datetime(text) is None:
         raise _wrong_kind(field, _token(value), value)
     return _known_year(field, parsed).isoformat()
+
+
+def _iso_date(text: str) -> date:
+    """2026-11-28; the other forms of ISO 8601 are none of the platform's. Raises ValueError."""
+    if text[4:5] != "-" or text[7:8] != "-":
+        raise ValueError(text)
+    return date.fromisoformat(text)
 
 
 def _known_year(field: Field, moment: date) -> date:
@@ -232,7 +239,7 @@ def parse_datetime(text: str) -> int | None:
     match = _DATETIME.fullmatch(text.strip())
     if match is None:
         try:
-            day = date.fromisoformat(text.strip())
+            day = _iso_date(text.strip())
         except ValueError:
             return None
         return (day - _EPOCH.date()).days * 86_400_000

@@ -1,11 +1,13 @@
 """The words of a JSON document against the dataclass that they are for."""
 
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
+API_NAME = re.compile(r"[A-Za-z]\w{0,79}", re.ASCII)
 MAX_DIGITS = 18  # of a number that the store can hold
 MAX_NUMBER = 2**53  # what JSON readers agree on
 _KINDS = {
