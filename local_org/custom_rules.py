@@ -59,9 +59,26 @@ class CustomRules:
         for kind, rules in ((ValidationRule, validation), (DuplicateRule, duplicate)):
             for rule in rules:
                 check_words(kind, rule, "a rule")
-                kind(**rule)
+                self._check_rule(kind(**rule))
         self._org.store.keep_setting("rules", {"validation": validation, "duplicate": duplicate})
         self._read()
+
+    def _check_rule(self, rule: ValidationRule | DuplicateRule) -> None:
+        """Raises ValueError for a rule that no save could be checked by."""
+        item = self._org.store.catalogue.object(rule.object)
+        if item is None:
+            raise ValueError(f"a rule: there is no object {rule.object}")
+        if isinstance(rule, DuplicateRule):
+            unknown = [name for name in rule.fields if item.field(name) is None]
+            if unknown or not rule.fields:
+                raise ValueError(f"the rule {rule.name}: {item.name} has no field {', '.join(unknown)}")
+            return
+        soql = f"SELECT Id FROM {item.name} WHERE {rule.condition}"
+        with self._org.store.read() as conn:
+            try:
+                translated_for(self._org, self._org.admin_id, conn, soql, all_rows=False)
+            except ApiError as error:
+                raise ValueError(f"the condition of a rule of {item.name} is no SOQL: {error.message}") from None
 
     def check(self, change: "Change", item: ObjectType, record_id: str) -> None:
         """Raises ApiError if the row, as it is in the open transaction, breaks a rule."""

@@ -10,6 +10,7 @@ from local_org import dml, rollups, rules
 from local_org.catalogue import ChildRelationship, ObjectType
 from local_org.dml import Change, Row
 from local_org.errors import ApiError, not_found
+from local_org.ids import to_18
 from local_org.schema import quoted
 
 MAX_DEPTH = 32
@@ -158,6 +159,8 @@ def merge(change: Change, item: ObjectType, winner_id: str, loser_ids: list[str]
     if not full.mergeable or not 1 <= len(loser_ids) <= 2:
         raise ApiError(400, "INVALID_OPERATION", f"these {full.label_plural} cannot be merged", [])
     winner = dml.living(change, full, winner_id)
+    if len({to_18(named) for named in (winner_id, *loser_ids)}) <= len(loser_ids):
+        raise ApiError(400, "INVALID_ID_FIELD", "a record cannot be merged with itself", [])
     losers = [dml.living(change, full, loser_id) for loser_id in loser_ids]
     change.lock([winner["Id"], *(loser["Id"] for loser in losers)])
     for loser in losers:

@@ -67,8 +67,8 @@ def fault_of(data: dict[str, Any]) -> Fault:
     check_words(Match, given, "the match of a fault")
     check_words(Action, action, "the action of a fault")
     match, done = Match(**given), Action(**action)
-    if not 100 <= done.status <= 599 or done.cut not in ("before", "after"):
-        raise ValueError("a fault's status is from 100 to 599, its cut is before or after")
+    if not 200 <= done.status <= 599 or done.cut not in ("before", "after"):
+        raise ValueError("a fault's status is from 200 to 599, its cut is before or after")
     if min(done.delay_ms, done.truncate_bytes, done.drip_bytes, done.drip_ms, match.skip) < 0:
         raise ValueError("the numbers of a fault are not negative")
     if any("\n" in line or "\r" in line or not line.isascii() for line in map(str, (done.headers or {}).values())):

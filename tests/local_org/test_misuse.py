@@ -73,11 +73,13 @@ def test_a_composite_subrequest_names_the_whole_path(api: Api) -> None:
         ("objects", {"name": "No name"}, "no API name"),
         ("objects/Account/fields", {"field": "X__c", "type": "strin"}, "unknown type strin"),
         ("objects/Account/fields", {"field": "X__c", "length": 2**70}, "length must be a whole number"),
-        ("faults", {"action": {"status": 700}}, "status is from 100 to 599"),
+        ("faults", {"action": {"status": 700}}, "status is from 200 to 599"),
         ("faults", {"match": {"path_regex": "("}, "action": {}}, "a pattern of the fault is wrong"),
         ("faults", {"action": {"status": 200, "headers": {"X": "a\nb"}}}, "one line of ASCII"),
         ("bulk-faults", {"kind": "fail", "times": "x"}, "times must be a whole number or null"),
         ("rules", {"validation": [{"object": 1, "condition": "", "message": ""}]}, "object must be a text"),
+        ("rules", {"validation": [{"object": "Account", "condition": "Name =", "message": ""}]}, "is no SOQL"),
+        ("rules", {"duplicate": [{"object": "Account", "name": "r", "fields": ["Nope"]}]}, "no field Nope"),
         ("rows/delete", {"object": "Account", "count": 2**70}, "too large"),
         ("rows/create", [], "KeyError"),
         ("hide", {"user": "x", "objects": [], "fields": "Name"}, "'str' object"),
@@ -109,8 +111,10 @@ def test_an_object_that_came_in_keeps_its_ids_and_its_system_fields(tmp_path: Pa
     with closing(Whole(tmp_path / "data")) as org:
         assert import_folder(org, folder) == {"Widget__c": 2}
         item = org.store.catalogue.of_id("a1X000000000001")
-        assert item is not None and item.name == "Widget__c"
-        assert item.fields["name"].name_field and item.fields["isdeleted"].type == "boolean"
+        assert item is not None
+        assert item.name == "Widget__c"
+        assert item.fields["name"].name_field
+        assert item.fields["isdeleted"].type == "boolean"
         with org.store.read() as conn:
             found = conn.execute('SELECT "Id", "Name", "IsDeleted", "Note", "Odd__c" FROM "Widget__c"').fetchall()
         assert found[1] == ("a1X000000000002EAA", name, 1, 'two\r\nlines, "quoted"', "é")

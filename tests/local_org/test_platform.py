@@ -130,6 +130,14 @@ def test_a_duplicate_alert_gives_way_to_the_header(api: Api) -> None:
     api.org.control.set_rules()
 
 
+def test_a_record_is_not_merged_with_itself(api: Api) -> None:
+    winner, loser = api.create("Account", Name="Itself"), api.create("Account", Name="Twice")
+    for losers in ([winner[:15]], [loser, loser[:15]], [loser, winner]):
+        with pytest.raises(RuntimeError, match="INVALID_ID_FIELD"):
+            api.org.control.merge_rows("Account", winner, losers)
+    assert api.read("Account", winner)["IsDeleted"] is api.read("Account", loser)["IsDeleted"] is False
+
+
 def test_a_merge_leaves_a_pointer_and_moves_the_children(api: Api) -> None:
     winner, loser = api.create("Account", Name="W"), api.create("Account", Name="L")
     contact = api.create("Contact", LastName="Moved", AccountId=loser)
