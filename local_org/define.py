@@ -196,7 +196,7 @@ def field_of(words: Words) -> Field:
     if given.get("type", "string") not in FIELD_TYPES:
         raise ValueError(f"field {name}: unknown type {given['type']}; there are {', '.join(sorted(FIELD_TYPES))}")
     for key in ("length", "precision", "scale", "digits"):
-        if not 0 <= given.get(key, 0) <= MAX_LENGTH:
+        if not 0 <= words.get(key, 0) <= MAX_LENGTH:
             raise ValueError(f"field {name}: {key} must be from 0 to {MAX_LENGTH}")
     full: dict[str, Any] = {"custom": name.endswith("__c"), "label": name, "type": "string", **given}
     if "formula" in given or "rollup" in given:
