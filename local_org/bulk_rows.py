@@ -72,8 +72,10 @@ def _input(org: "Org", job: Job, item: ObjectType) -> Iterator[Values]:
 def _json_rows(path: Path) -> Iterator[Values]:
     try:
         rows = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JobFailedError(f"InvalidBatch : Failed to parse JSON data: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise JobFailedError("InvalidBatch : Failed to parse JSON data: a batch is a list of objects")
     for row in rows:
         yield {("Id" if key.lower() == "id" else key): row[key] for key in row if key != "attributes"}
 

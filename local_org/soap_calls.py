@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from local_org import collections, deletion, dml, metadata, query, replication, users
 from local_org.context import Answer, Context
-from local_org.errors import ApiError
+from local_org.errors import ApiError, unknown_type
 from local_org.ids import to_18
 from local_org.values import datetime_text
 from local_org.words import whole_number
@@ -246,6 +246,8 @@ def _describe(call: Call) -> str:
 
 
 def _described(ctx: Context, name: str) -> str:
+    if ctx.catalogue.object(name) is None:
+        raise unknown_type(name)
     described = dict(metadata.object_describe(ctx, name).body)
     described["fields"] = [_without_nulls(field) for field in described["fields"]]
     return tag("result", _without_nulls(described))

@@ -77,5 +77,34 @@ def salesforce_api() -> dict:
     }
 
 
+def cloudy_salesforce() -> dict:
+    """REST after a SOAP log-in at login.salesforce.com (through the proxy)."""
+    from cloudy_salesforce import SalesforceClient, UsernamePasswordAuthentication, query
+
+    user, password = os.environ["ORG_USERNAME"], os.environ["ORG_PASSWORD"]
+    client = SalesforceClient(UsernamePasswordAuthentication(user, password, security_token=""))
+    found = query("SELECT Id, (SELECT Id FROM Contacts) FROM Account WHERE Name LIKE '%' LIMIT 5", client=client)
+    return {"queried": len(found["records"]), "children": found["records"][0]["Contacts"]["totalSize"] > 0}
+
+
+def simple_salesforce_fork() -> dict:
+    """async-simple-salesforce, which is imported as its original."""
+    from simple_salesforce import Salesforce
+
+    sf = Salesforce(username=os.environ["ORG_USERNAME"], password=os.environ["ORG_PASSWORD"], security_token="")
+    return {
+        "inserted": sf.Account.create({"Name": "fork"})["success"],
+        "queried": len(sf.query_all("SELECT Id FROM Contact LIMIT 300")["records"]),
+    }
+
+
+CHECKS = {
+    "aio": aiosalesforce,
+    "api": salesforce_api,
+    "bulk": salesforce_bulk,
+    "cloudy": cloudy_salesforce,
+    "fork": simple_salesforce_fork,
+}
+
 if __name__ == "__main__":
-    print(json.dumps({"bulk": salesforce_bulk, "aio": aiosalesforce, "api": salesforce_api}[sys.argv[1]]()))
+    print(json.dumps(CHECKS[sys.argv[1]]()))

@@ -1,4 +1,5 @@
-"""jsforce 1 and @jsforce/jsforce-node, unchanged: SOAP log-in, pages of user interfaces, Bulk 1.0, SOAP calls."""
+"""jsforce 1, @jsforce/jsforce-node, their ancestor node-salesforce and nforce, unchanged: SOAP and password log-in, pages
+of user interfaces, Bulk 1.0, SOAP calls, attachments."""
 
 import json
 from pathlib import Path
@@ -46,3 +47,20 @@ def test_jsforce_of_other_makes(plain_org, folder: Path, node, command, name: st
     }
     script = Path(__file__).with_name("other_jsforce_check.cjs")
     assert json.loads(command([node(folder), str(script)], env)) == EXPECTED
+
+
+def test_nforce_and_node_salesforce(plain_org, node, command) -> None:
+    folder = npm("nforce", "nforce@1", "node-salesforce@0.8")
+    env = {
+        "FOLDER": str(folder),
+        "ORG_URL": plain_org.url,
+        "CLIENT_ID": plain_org.client_id,
+        "CLIENT_SECRET": plain_org.client_secret,
+        "ORG_USERNAME": plain_org.username,
+        "ORG_PASSWORD": plain_org.password,
+    }
+    done = json.loads(command([node(folder), str(Path(__file__).with_name("nforce_check.cjs"))], env))
+    assert done == {
+        "nforce": {"site": "here", "upserted": True, "queried": 300, "described": "Account", "body": "hello"},
+        "node-salesforce": {"created": True, "updated": True, "queried": 300, "deleted": True},
+    }

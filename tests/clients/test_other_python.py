@@ -1,4 +1,5 @@
-"""More Python clients, unchanged: salesforce-bulk, aiosalesforce, salesforce-api, and airbyte's source-salesforce.
+"""More Python clients, unchanged: salesforce-bulk, aiosalesforce, salesforce-api, cloudy-salesforce, a fork of
+simple-salesforce, and airbyte's source-salesforce.
 
 Those whose hosts are fixed go through the org's proxy.
 """
@@ -19,8 +20,16 @@ EXPECTED = {
     "bulk": {"inserted": ["true", "false"], "CSV": 300, "JSON": 300},
     "aio": {"site": "here", "created": True, "queried": 300, "batch": [1, "001"], "composite": ["001", "003"]},
     "api": {"inserted": True, "queried": 300, "bulk": [False, True]},
+    "cloudy": {"queried": 5, "children": True},
+    "fork": {"inserted": True, "queried": 300},
 }
-PACKAGES = {"bulk": "salesforce-bulk==2.2.0", "aio": "aiosalesforce==0.6.2", "api": "salesforce-api==0.1.46"}
+PACKAGES = {
+    "aio": "aiosalesforce==0.6.2",
+    "api": "salesforce-api==0.1.46",
+    "bulk": "salesforce-bulk==2.2.0",
+    "cloudy": "cloudy-salesforce==0.5.0",
+    "fork": "async-simple-salesforce==1.12.9b0",
+}
 
 
 @pytest.fixture(scope="module")
