@@ -75,7 +75,7 @@ def _object(org: Org, values: dict[str, Any]) -> ObjectType:
 def _chosen(org: Org, item: ObjectType, values: dict[str, Any], *, deleted: bool = False) -> list[str]:
     """The ids that the caller names, or `count` that the seed picks: always the same from the same data."""
     if "ids" in values:
-        return list(values["ids"])
+        return define.ids(values["ids"])
     condition = f'WHERE "IsDeleted" = {int(deleted)}' if item.field("IsDeleted") else ""
     factor, offset = _scramble(int(values.get("seed", 0)))
     sql = (
@@ -176,8 +176,9 @@ def merge_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
 
 def hold_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     """Lock the records of `ids` for `seconds` by the org's clock, as somebody's long transaction would."""
-    org.locks.hold(values["ids"], int(float(values["seconds"]) * 1000))
-    return {"ids": values["ids"]}
+    held = define.ids(values["ids"])
+    org.locks.hold(held, int(float(values["seconds"]) * 1000))
+    return {"ids": held}
 
 
 def late_commits(org: Org, values: dict[str, Any]) -> dict[str, Any]:

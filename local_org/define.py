@@ -15,7 +15,7 @@ from typing import Any
 from local_org import dml, rollups, users
 from local_org.catalogue import COMPOUND_TYPES, FIELD_TYPES, STRINGS, Field, ObjectType
 from local_org.formula import formula_sql
-from local_org.ids import ALPHABET
+from local_org.ids import ALPHABET, to_18
 from local_org.objects.build import build, is_deleted, make, owner, record_id, system_fields, text
 from local_org.org import Org
 from local_org.tokens import Client
@@ -201,6 +201,8 @@ def field_of(words: Words) -> Field:
     full: dict[str, Any] = {"custom": name.endswith("__c"), "label": name, "type": "string", **given}
     if "formula" in given or "rollup" in given:
         full |= {"calculated": True, "createable": False, "updateable": False}
+    if given.get("auto_number"):
+        full |= {"createable": False, "updateable": False, "defaulted_on_create": True}
     if "length" not in given and full["type"] in STRINGS:
         full["length"] = 32_768 if full["type"] == "textarea" else 255
     if full["type"] == "reference" and "relationship_name" not in given:
@@ -277,13 +279,22 @@ def hide(org: Org, words: Words) -> None:
     shows ids again."""
     named = str(words["user"])
     found = users.by_name(org, named) if "@" in named else None
-    if "@" in named and found is None:
+    user = found.id if found else to_18(named)
+    if user is None:
         raise ValueError(f"there is no user {named}")
-    user = found.id if found else named
     if "objects" in words or "fields" in words:
         org.access.hide(user, words.get("objects", []), words.get("fields", {}))
-    org.access.hide_rows(user, words.get("rows", []))
-    org.access.show_rows(user, words.get("show_rows", []))
+    org.access.hide_rows(user, ids(words.get("rows", [])))
+    org.access.show_rows(user, ids(words.get("show_rows", [])))
+
+
+def ids(given: Iterable[Any]) -> list[str]:
+    """Ids of 15 or 18 characters as the store has them. Raises ValueError for what is none."""
+    named = {one: to_18(str(one)) for one in given}
+    wrong = [str(one) for one, full in named.items() if full is None]
+    if wrong:
+        raise ValueError(f"no ids: {', '.join(wrong)}")
+    return [full for full in named.values() if full is not None]
 
 
 def _add_records(org: Org, records: Mapping[str, list[Words]]) -> None:

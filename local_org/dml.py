@@ -134,6 +134,7 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any]) -> str:
     change.lock(_parents(full, row))
     row["Id"] = change.store.next_id(change.conn, full.key_prefix)
     _number(change, full, row)
+    _name(full, row)
     write_row(change.conn, full, row)
     change.saved(full, row["Id"])
     change.journal(full.name, row["Id"], "insert", row)
@@ -194,6 +195,13 @@ def _number(change: Change, item: ObjectType, row: Row) -> None:
         if numbered.auto_number is not None:
             count = change.store.reserve(change.conn, f"{item.name}.{numbered.name}", 1)
             row[numbered.name] = auto_number(numbered.auto_number, count + 1)
+
+
+def _name(item: ObjectType, row: Row) -> None:
+    """A record of a custom object that is given no name is called by its id. Source: Object Reference, "Custom Objects"."""
+    field = next((one for one in item.stored if one.name_field), None)
+    if item.custom and field is not None and field.type == "string" and row[field.name] is None:
+        row[field.name] = row["Id"][:15]
 
 
 def auto_number(pattern: str, count: int) -> str:

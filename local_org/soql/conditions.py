@@ -46,9 +46,10 @@ class Conditions:
             case ast.AllOf(conditions=parts):
                 return joined(" AND ", [self.sql(part) for part in parts]).in_parentheses()
             case ast.AnyOf(conditions=parts):
-                self._no_semi_join_in(parts)
+                self._no_semi_join_in(condition)
                 return joined(" OR ", [self.sql(part) for part in parts]).in_parentheses()
             case ast.Not(condition=part):
+                self._no_semi_join_in(part)
                 return self.sql(part).in_parentheses() + " IS NOT TRUE"
             case ast.Comparison():
                 return self._comparison(condition)
@@ -59,11 +60,17 @@ class Conditions:
             case ast.InQuery():
                 return self._in_query(condition)
 
-    def _no_semi_join_in(self, parts: tuple[ast.Condition, ...]) -> None:
-        for part in parts:
-            if isinstance(part, ast.InQuery):
-                text = "Semi join sub-selects are not allowed with the 'OR' operator"
-                raise self.scope.error(part.at, "MALFORMED_QUERY", text)
+    def _no_semi_join_in(self, condition: ast.Condition) -> None:
+        """Neither OR nor NOT may stand over a semi-join, however deep it is."""
+        match condition:
+            case ast.InQuery():
+                text = "Semi join sub-selects are only allowed at the top level WHERE expressions and not in nested"
+                raise self.scope.error(condition.at, "MALFORMED_QUERY", f"{text} WHERE expressions.")
+            case ast.AllOf(conditions=parts) | ast.AnyOf(conditions=parts):
+                for part in parts:
+                    self._no_semi_join_in(part)
+            case ast.Not(condition=part):
+                self._no_semi_join_in(part)
 
     # -- the left side
 

@@ -82,7 +82,10 @@ def test_a_composite_subrequest_names_the_whole_path(api: Api) -> None:
         ("rules", {"duplicate": [{"object": "Account", "name": "r", "fields": ["Nope"]}]}, "no field Nope"),
         ("rows/delete", {"object": "Account", "count": 2**70}, "too large"),
         ("rows/create", [], "KeyError"),
-        ("hide", {"user": "x", "objects": [], "fields": "Name"}, "'str' object"),
+        ("rows/hold", {"ids": ["Acme"], "seconds": 1}, "no ids: Acme"),
+        ("hide", {"user": "x"}, "there is no user x"),
+        ("hide", {"user": "005000000000001", "rows": ["003"]}, "no ids: 003"),
+        ("hide", {"user": "005000000000001", "objects": [], "fields": "Name"}, "'str' object"),
     ],
 )
 def test_the_control_path_says_what_is_wrong(org: Org, path: str, body: object, said: str) -> None:
@@ -143,3 +146,12 @@ def test_an_import_wants_utf_8(tmp_path: Path) -> None:
     (folder / "Account.csv").write_bytes(b"Name\n\xe9\n")
     with closing(Whole(tmp_path / "data")) as org, pytest.raises(ExchangeError, match="it is not UTF-8"):
         import_folder(org, folder)
+
+
+def test_an_auto_number_is_not_written(api: Api) -> None:
+    field = {"name": "Number__c", "type": "string", "auto_number": "T-{000}"}
+    api.org.control.define({"objects": [{"name": "Ticket__c", "fields": [field]}]})
+    assert api.error("POST", "sobjects/Ticket__c", {"Number__c": "T-9"})[1] == "INVALID_FIELD_FOR_INSERT_UPDATE"
+    assert api.read("Ticket__c", api.create("Ticket__c", Name="first"))["Number__c"] == "T-001"
+    nameless = api.create("Ticket__c")
+    assert api.read("Ticket__c", nameless)["Name"] == nameless[:15]

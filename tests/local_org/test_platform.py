@@ -160,7 +160,7 @@ def clerk(org: Org) -> tuple[str, Api]:
 def test_what_is_hidden_from_a_user_is_not_there(api: Api, clerk: tuple[str, Api]) -> None:
     user_id, as_clerk = clerk
     contact = api.create("Contact", LastName="Secret", Phone="1")
-    api.org.control.hide(user_id, objects=["Lead"], fields={"Contact": ["Phone"]}, rows=[contact])
+    api.org.control.hide(user_id[:15], objects=["Lead"], fields={"Contact": ["Phone"]}, rows=[contact[:15]])
     assert as_clerk("GET", "sobjects/Lead/describe").status_code == 404
     assert "Lead" not in {item["name"] for item in as_clerk("GET", "sobjects").json()["sobjects"]}
     fields = {field["name"] for field in as_clerk("GET", "sobjects/Contact/describe").json()["fields"]}

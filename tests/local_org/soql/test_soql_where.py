@@ -99,8 +99,15 @@ def test_semi_and_anti_joins(caller) -> None:
     assert caller.column("SELECT Id FROM Account WHERE Id IN (SELECT AccountId FROM Contact)") == [first]
     anti = "SELECT Id FROM Account WHERE Id NOT IN (SELECT AccountId FROM Contact WHERE LastName LIKE '%')"
     assert caller.column(anti) == [second]
-    or_join = "SELECT Id FROM Account WHERE Name = 'x' OR Id IN (SELECT AccountId FROM Contact)"
-    assert "not allowed with the 'OR' operator" in caller.error(or_join).message
+    join = "Id IN (SELECT AccountId FROM Contact)"
+    for where in (
+        f"Name = 'x' OR {join}",
+        f"Name = 'x' OR (Site = 'y' AND {join})",
+        f"NOT {join}",
+        f"NOT (Site = 'y' AND {join})",
+    ):
+        message = caller.error(f"SELECT Id FROM Account WHERE {where}").message
+        assert "only allowed at the top level WHERE expressions" in message
     same = "SELECT Id FROM Account WHERE Id IN (SELECT ParentId FROM Account)"
     assert "should not be on the same object type" in caller.error(same).message
 
