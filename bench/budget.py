@@ -56,6 +56,7 @@ def main() -> None:
         default=[1_000_000, 10_000_000],
         help="due: finished runs, and as many actions; several, ascending",
     )
+    parser.add_argument("--calls", type=int, default=5_000, help="day: what the org allows")
     parser.add_argument("--flood", type=int, default=100_000, help="fair: waiting actions of the busy org")
     parser.add_argument("--singles", type=int, default=30, help="fair: actions of the quiet org, one each second")
     options = parser.parse_args()
@@ -66,7 +67,7 @@ def main() -> None:
         url = cleanup.enter_context(postgres).url
         upgrade(url)
         if options.what == "day":
-            day(url)
+            day(url, options.calls)
         elif options.what == "due":
             due(url, options.rows)
         else:
@@ -78,11 +79,10 @@ def settings_of(url: str, **given: Any) -> Settings:
     return load_settings({"DATABASE_URL": url, "ENCRYPTION_KEY": KEY}, **given)
 
 
-def day(url: str) -> None:
-    """Two days, each refresh by a call of its own, then sharing calls: the first begins with an unused window, the second with a full one."""
-    table = Table(title="5,000 calls a day, five mirrors that want 60 s", title_justify="left")
+def day(url: str, calls: int) -> None:
+    """Two days: the first begins with an unused window, the second with a full one. Refreshes share calls, as the product's do."""
+    table = Table(title=f"{calls:,} calls a day, five mirrors that want 60 s", title_justify="left")
     for column in (
-        "refreshes",
         "day",
         "calls",
         "limit passed",
@@ -92,22 +92,16 @@ def day(url: str) -> None:
         "best possible s",
     ):
         table.add_column(column, justify="right")
-    for shared in (False, True):
-        for figures in two_days(url, shared=shared):
-            table.add_row("shared" if shared else "alone", *[f"{figure:,}" for figure in figures])
+    for figures in two_days(url, calls):
+        table.add_row(*[f"{figure:,}" for figure in figures])
     Console(width=130).print(table)
 
 
-def two_days(url: str, *, shared: bool) -> Iterator[tuple[float, ...]]:
-    """The figures of each day, in a database of its own."""
-    name = f"day_{shared}".lower()
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    place = f"{url.rsplit('/', 1)[0]}/{name}"
-    upgrade(place)
-    prepare(place)
-    database = Database(place)
-    one = Day(database, settings_of(place), 5_000, step=timedelta(minutes=1), shared=shared)
+def two_days(url: str, calls: int) -> Iterator[tuple[float, ...]]:
+    """The figures of each day."""
+    prepare(url)
+    database = Database(url)
+    one = Day(database, settings_of(url), calls, step=timedelta(minutes=1), shared=True)
     for number in (1, 2):
         one.fewest_left = one.allowed
         began = START + timedelta(days=number - 1)
@@ -153,8 +147,8 @@ INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name
 SELECT 'user' || n, 'refresh_token', 'https://login.salesforce.com', 's' || n, 'x', 'org' || n FROM generate_series(1, {CONNECTIONS}) n;
 INSERT INTO sfsync.orgs (organization_id, api_used, api_max, reserve_left, limits_at)
 SELECT 'org' || n, 100, 100000, 20000, clock_timestamp() FROM generate_series(1, {CONNECTIONS}) n;
-INSERT INTO sfsync.mirrors (connection_id, object, table_name, state, fresh_cursor, refresh_seconds, next_refresh_at)
-SELECT id, o, lower(o), 'live', clock_timestamp(), 60, clock_timestamp() + interval '1 day'
+INSERT INTO sfsync.mirrors (connection_id, object, table_name, state, fresh_cursor, refresh_seconds, next_refresh_at, next_audit_at)
+SELECT id, o, lower(o), 'live', clock_timestamp(), 60, clock_timestamp() + interval '1 day', clock_timestamp() + interval '1 day'
   FROM salesforce_oauth_tokens, unnest(ARRAY['Account', 'Contact', 'Opportunity']) o;
 INSERT INTO sfsync.action_queues (connection_id, object)
 SELECT id, o FROM salesforce_oauth_tokens, unnest(ARRAY['Account', 'Contact', 'Opportunity']) o;
@@ -163,14 +157,14 @@ SELECT id, o FROM salesforce_oauth_tokens, unnest(ARRAY['Account', 'Contact', 'O
 RUNS = """
 INSERT INTO sfsync.runs (mirror_id, kind, lane, cause, state, finished_at, created_at, due_at)
 SELECT m.id, 'refresh', 'refresh', 'timetable', 'done', clock_timestamp() - n * interval '1 min', clock_timestamp() - n * interval '1 min',
-       clock_timestamp() - n * interval '1 min' FROM generate_series(%s, %s) n, sfsync.mirrors m
+       clock_timestamp() - n * interval '1 min' FROM generate_series(%s::int, %s::int) n, sfsync.mirrors m
 """
 ACTIONS = """
 INSERT INTO sfsync.actions (id, connection_id, object, operation, record_id, fields, content_hash, order_key, ticket, state, source,
                             outcome, created_at, finished_at, remembered_at)
 SELECT gen_random_uuid(), q.connection_id, q.object, 'update', '003000000000001AAA', '{"LastName": "Lovelace"}',
        decode(repeat('00', 32), 'hex'), (q.id * 100000 + n)::text, 1, 'delivered', 'http', '{"id": "003000000000001AAA", "success": true}',
-       t, t, t FROM generate_series(%s, %s) n, sfsync.action_queues q, LATERAL (SELECT clock_timestamp() - n * interval '1 min' AS t) t
+       t, t, t FROM generate_series(%s::int, %s::int) n, sfsync.action_queues q, LATERAL (SELECT clock_timestamp() - n * interval '1 min' AS t) t
 """
 
 
@@ -180,9 +174,10 @@ def fill(connection: psycopg.Connection[Any], before: int, rows: int) -> None:
     first, last = (number // (3 * CONNECTIONS) for number in (before, rows))
     for table, statement in (("runs", RUNS), ("actions", ACTIONS)):
         relation = f"'sfsync.{table}'::regclass"
-        connection.execute(f"UPDATE pg_index SET indisready = false WHERE indrelid = {relation}".encode())
-        connection.execute(statement.encode(), (first + 1, last))
-        connection.execute(f"UPDATE pg_index SET indisready = true WHERE indrelid = {relation}".encode())
+        with connection.transaction():
+            connection.execute(f"UPDATE pg_index SET indisready = false WHERE indrelid = {relation}".encode())
+            connection.execute(statement.encode(), (first + 1, last))
+            connection.execute(f"UPDATE pg_index SET indisready = true WHERE indrelid = {relation}".encode())
         connection.execute(f"REINDEX TABLE sfsync.{table}".encode())
     connection.execute("VACUUM ANALYZE")
 

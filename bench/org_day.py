@@ -33,12 +33,12 @@ from worker.tokens.connect import Target, connect_with_client_credentials
 OBJECTS = ("Account", "Contact", "Opportunity", "Lead", "Task")
 # Hours go by way of a far past: moved one by one, some would meet others of the same key.
 AGE = """
-UPDATE sfsync.orgs SET limits_at = limits_at - %(by)s, blocked_until = blocked_until - %(by)s;
+UPDATE sfsync.orgs SET limits_at = limits_at - CAST(%(by)s AS interval), blocked_until = blocked_until - CAST(%(by)s AS interval);
 UPDATE sfsync.usage SET hour = hour - interval '300000 days';
-UPDATE sfsync.usage SET hour = hour + interval '300000 days' - %(by)s;
-UPDATE sfsync.mirrors SET next_refresh_at = next_refresh_at - %(by)s, next_settle_at = next_settle_at - %(by)s,
-       rated_at = rated_at - %(by)s, described_at = described_at - %(by)s;
-UPDATE sfsync.runs SET due_at = due_at - %(by)s WHERE state = 'ready'
+UPDATE sfsync.usage SET hour = hour + interval '300000 days' - CAST(%(by)s AS interval);
+UPDATE sfsync.mirrors SET next_refresh_at = next_refresh_at - CAST(%(by)s AS interval), next_settle_at = next_settle_at - CAST(%(by)s AS interval),
+       rated_at = rated_at - CAST(%(by)s AS interval), described_at = described_at - CAST(%(by)s AS interval);
+UPDATE sfsync.runs SET due_at = due_at - CAST(%(by)s AS interval) WHERE state = 'ready'
 """
 
 

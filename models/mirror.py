@@ -235,7 +235,7 @@ class Reject(Base):
 
     id: Mapped[Key]
     mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"), index=True)
-    run_id: Mapped[int | None] = mapped_column(ForeignKey("sfsync.runs.id", ondelete="SET NULL"))
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("sfsync.runs.id", ondelete="SET NULL"), index=True)
     record_id: Mapped[str] = mapped_column(Text)
     record: Mapped[dict[str, Any]] = mapped_column(JSONB)
     reason: Mapped[str] = mapped_column(Text)
@@ -250,7 +250,7 @@ class Verification(Base):
 
     id: Mapped[Key]
     mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"), index=True)
-    run_id: Mapped[int | None] = mapped_column(ForeignKey("sfsync.runs.id", ondelete="SET NULL"))
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("sfsync.runs.id", ondelete="SET NULL"), index=True)
     depth: Mapped[str] = mapped_column(Text)
     started_at: Mapped[Instant]
     finished_at: Mapped[Instant]

@@ -1,6 +1,6 @@
 """A simulated day of an org with few calls: real ledger, planner and schedule, real Postgres; only the clock and the org are ours.
 
-What is scheduled is spent: a call for each refresh (or one for up to five together, as Composite counts) and for each settle read.
+Each refresh finds changes. What is scheduled is spent: a call for each refresh (or one for up to five together, as Composite counts) and for each settle read.
 The org counts the calls of the last 24 hours, as the vendor does. Nothing here reads the machine's clock.
 """
 
@@ -38,7 +38,9 @@ SELECT min(at) FROM sfsync.mirrors, unnest(ARRAY[next_refresh_at, next_settle_at
 """
 DONE = """
 WITH done AS (UPDATE sfsync.runs SET state = 'done', finished_at = :now WHERE id = :id RETURNING mirror_id, kind)
-UPDATE sfsync.mirrors m SET rated_at = :now, refresh_calls = refresh_calls * 0.8 + :calls * 0.2 FROM done
+UPDATE sfsync.mirrors m SET rated_at = :now, refresh_calls = refresh_calls * 0.8 + :calls * 0.2,
+       next_settle_at = least(next_settle_at, :now + make_interval(secs => :settle * greatest(1, coalesce(m.effective_seconds, 0) / m.refresh_seconds)))
+  FROM done
  WHERE m.id = done.mirror_id AND done.kind = 'refresh'
 """
 
@@ -109,9 +111,10 @@ class Day:
         """These runs by one call; those that were refused stay ready, and come again with the next step."""
         if not self.call("refresh", f"{rows[0].kind}/timetable", rows[0].object):
             return
+        values = {"now": self.now, "settle": self.settings.settle_seconds}
         with self.database.transaction() as session:
             for number, row in enumerate(rows):
-                session.execute(text(DONE), {"now": self.now, "id": row.id, "calls": int(number == 0)})
+                session.execute(text(DONE), {**values, "id": row.id, "calls": int(number == 0)})
         for row in rows:
             if row.kind == "refresh":
                 self.refreshed.setdefault(row.mirror_id, []).append(self.now)

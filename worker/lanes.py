@@ -22,7 +22,7 @@ from worker.callbacks import deliver as callbacks
 from worker.callbacks.deliver import DELIVER as CALL_BACK
 from worker.callbacks.store import due_endpoints
 from worker.log import get_logger
-from worker.mirror import steps
+from worker.mirror import retention, steps
 from worker.mirror.audit import schedule_audits
 from worker.mirror.deps import PAGE, STEP
 from worker.mirror.due import due_pages, due_runs, schedule_refreshes
@@ -106,6 +106,7 @@ def mend(rt: Runtime) -> Step:
     prune(rt.actions)
     callbacks.upkeep(rt.callbacks)
     with rt.database.transaction() as session:
+        retention.forget_old(session, timedelta(days=rt.settings.run_days))
         trigger_store.forget_old(session, timedelta(days=rt.settings.firing_days))
         planning.forget_old(session, timedelta(days=rt.settings.usage_days))
     return Busy()
