@@ -196,7 +196,12 @@ def authorize(org: "Org", call: Call, form: Form) -> Reply:
 def _registered(client: Client, redirect_uri: str) -> bool:
     if client.redirect_uris:
         return redirect_uri in client.redirect_uris
-    return urlsplit(redirect_uri).hostname in _ON_THIS_MACHINE
+    try:
+        target = urlsplit(redirect_uri)
+        _ = target.port  # parsed when it is asked for
+    except ValueError:
+        return False
+    return target.scheme in ("http", "https") and target.hostname in _ON_THIS_MACHINE
 
 
 def _problem(client: Client, form: Form) -> OAuthError | None:

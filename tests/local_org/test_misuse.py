@@ -155,3 +155,13 @@ def test_an_auto_number_is_not_written(api: Api) -> None:
     assert api.read("Ticket__c", api.create("Ticket__c", Name="first"))["Number__c"] == "T-001"
     nameless = api.create("Ticket__c")
     assert api.read("Ticket__c", nameless)["Name"] == nameless[:15]
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "http://[::1", "http://localhost:port/", "javascript://localhost/", "http://elsewhere/"]
+)
+def test_a_redirect_uri_leads_to_this_machine(org: Org, uri: str) -> None:
+    asked = {"response_type": "code", "client_id": org.client_id, "redirect_uri": uri}
+    answer = requests.get(f"{org.url}/services/oauth2/authorize", params=asked, allow_redirects=False, timeout=10)
+    assert answer.status_code == 400
+    assert "redirect_uri_mismatch" in answer.text
