@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any, TypeGuard, cast
 from urllib.parse import parse_qsl
 
@@ -26,6 +27,7 @@ Record = dict[str, Any]
 _REFERENCE = re.compile(r"@\{([A-Za-z0-9_]+)((?:\.[A-Za-z0-9_]+|\[\d+\])+)\}")
 _REFERENCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 _VERSIONED = re.compile(r"/?(?:services/data/)?v(\d+\.\d)/(.*)", re.DOTALL)
+_NODE = re.compile(r"/services/data/v\d+\.\d/sobjects/[^/]+(?:/[^/]+){0,2}/?")  # what a graph may hold
 _FORBIDDEN_HEADERS = frozenset({"accept", "authorization", "content-type"})
 _HALTED = ApiError(
     400,
@@ -216,7 +218,13 @@ def graph(ctx: Context) -> Record:
     graphs = ctx.json_object().get("graphs")
     if not _objects(graphs) or len(graphs) > MAX_GRAPHS:
         raise ApiError(400, "INVALID_INPUT", f"graphs must be a list of at most {MAX_GRAPHS}")
+    names = [item.get("graphId") for item in graphs]
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ApiError(400, "INVALID_INPUT", "Each graph needs a graphId of its own")
     nodes = [_requests(item.get("compositeRequest"), MAX_NODES) for item in graphs]
+    for request in chain.from_iterable(nodes):
+        if not _NODE.fullmatch(str(request.get("url", "")).partition("?")[0]):
+            raise ApiError(400, "INVALID_INPUT", f"A graph takes calls of sObject rows only: {request.get('url')}")
     if sum(map(len, nodes)) > MAX_NODES:
         raise ApiError(400, "LIMIT_EXCEEDED", f"The graphs have more than {MAX_NODES} nodes together")
     answers: list[Record] = []

@@ -234,7 +234,9 @@ class _Translation:
 
     def _add_typeof(self, root: _Record, item: ast.TypeOf) -> None:
         parent = self.scope.parent(item.path.parts, item.path.at)
-        if not parent.polymorphic or parent.names[-1] in root.outputs:
+        if parent.names[-1] in root.outputs:
+            raise self._error(item.path.at, f"a relationship of TYPEOF is selected otherwise, too: {item.path.text}")
+        if not parent.polymorphic:
             text = f"TYPEOF needs a polymorphic relationship: {item.path.text}"
             raise self._error(item.path.at, text)
         branches = {}

@@ -98,3 +98,16 @@ def test_a_create_with_the_same_key_happens_once(api: Api) -> None:
     assert first.json()["fields"]["Name"]["value"] == "Once"
     assert count(api, "SELECT COUNT() FROM Account WHERE Name = 'Once'") == 1
     assert api("POST", "ui-api/records", body, headers={"Idempotency-Key": "no"}).status_code == 400
+
+
+def test_a_graph_holds_rows_and_has_a_name_of_its_own(api: Api) -> None:
+    row = calls(("POST", "/sobjects/Account", "a", {"Name": "In no graph"}))
+    wrong = [
+        [{"graphId": "g", "compositeRequest": calls(("GET", "/limits", "a", None))}],
+        [{"graphId": "g", "compositeRequest": calls(("GET", "/query?q=SELECT Id FROM Account", "a", None))}],
+        [{"graphId": "g", "compositeRequest": row}, {"graphId": "g", "compositeRequest": row}],
+        [{"compositeRequest": row}],
+    ]
+    for graphs in wrong:
+        assert api.error("POST", "composite/graph", {"graphs": graphs})[:2] == (400, "INVALID_INPUT")
+    assert count(api, "SELECT COUNT() FROM Account WHERE Name = 'In no graph'") == 0
