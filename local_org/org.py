@@ -29,6 +29,7 @@ from local_org.words import check_words
 ORGANIZATION_ID = "00DLo0000000001MAA"
 DAY_MS = 86_400_000
 UPKEEP_MS = 3_600_000
+MAX_SETTING = 10**12
 DEFAULT_USERNAME = "admin@local-org.example"
 DEFAULT_PASSWORD = "local-org"  # noqa: S105 - documented, for a toy org
 
@@ -64,10 +65,10 @@ class Settings:
         """With these values. Raises ValueError for an unknown name, or a value of another type."""
         check_words(Settings, values, "settings")
         wrong = sorted(
-            name for name, value in values.items() if isinstance(value, int | float) and not 0 <= value < 10**9
+            name for name, value in values.items() if isinstance(value, int | float) and not 0 <= value <= MAX_SETTING
         )
         if wrong:
-            raise ValueError(f"settings: {', '.join(wrong)} must be from 0 to {10**9 - 1}")
+            raise ValueError(f"settings: {', '.join(wrong)} must be from 0 to {MAX_SETTING}")
         return replace(self, **values)
 
 
