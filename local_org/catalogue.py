@@ -151,6 +151,34 @@ class ObjectType:
         return tuple(item for item in self.fields.values() if item.stored)
 
     @cached_property
+    def columns(self) -> Mapping[str, Field]:
+        """The fields that have a column, by their exact names: for rows, whose names are never anything else."""
+        return {item.name: item for item in self.stored}
+
+    @cached_property
+    def defaulted(self) -> tuple[Field, ...]:
+        """The stored fields that have a value where nobody gives one: a boolean is never null."""
+        return tuple(item for item in self.stored if item.default is not None or item.type == "boolean")
+
+    @cached_property
+    def required(self) -> tuple[Field, ...]:
+        """The stored fields without which no row is saved."""
+        return tuple(item for item in self.stored if item.required)
+
+    @cached_property
+    def unique(self) -> tuple[Field, ...]:
+        return tuple(item for item in self.stored if item.unique)
+
+    @cached_property
+    def references(self) -> tuple[Field, ...]:
+        return tuple(item for item in self.stored if item.type == "reference")
+
+    @cached_property
+    def cascading(self) -> tuple[Field, ...]:
+        """The references to parents that take their children along when they are deleted."""
+        return tuple(item for item in self.stored if item.cascade_delete)
+
+    @cached_property
     def name_field(self) -> Field | None:
         return next((item for item in self.fields.values() if item.name_field), None)
 

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from local_org import rollups, rules
@@ -128,7 +129,7 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any]) -> str:
     full = whole(change, item)
     row = _defaults(change, full) | {name: value for name, value in given.items() if value is not None}
     derive(full.name, row, None, frozenset(given), change.now_ms)
-    rules.check_required(full, row, [f.name for f in full.stored])
+    rules.check_required(full, row, full.columns)
     _check(change, full, row, None)
     row |= stamps(change, full, creating=True)
     change.lock(_parents(full, row))
@@ -144,8 +145,7 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any]) -> str:
 
 def _parents(item: ObjectType, values: Mapping[str, Stored]) -> list[str]:
     """The parents that a save locks: those that take the row along when they are deleted."""
-    found = ((item.field(name), value) for name, value in values.items())
-    return [str(value) for f, value in found if f is not None and f.cascade_delete and value is not None]
+    return [str(value) for f in item.cascading if (value := values.get(f.name)) is not None]
 
 
 def _no_id(values: Mapping[str, Any]) -> None:
@@ -166,7 +166,8 @@ def _check(change: Change, item: ObjectType, values: Row, own_id: str | None) ->
 
 
 def _defaults(change: Change, item: ObjectType) -> Row:
-    row: Row = {f.name: default_of(f) for f in item.stored}
+    row: Row = dict.fromkeys(item.columns)
+    row |= {f.name: default_of(f) for f in item.defaulted}
     if item.field("OwnerId") is not None and "User" in item.fields["ownerid"].reference_to:
         row["OwnerId"] = change.user_id
     return row
@@ -212,9 +213,13 @@ def auto_number(pattern: str, count: int) -> str:
 
 
 def write_row(conn: sqlite3.Connection, item: ObjectType, row: Row) -> None:
-    columns = ", ".join(quoted(name) for name in row)
-    marks = ", ".join("?" * len(row))
-    conn.execute(f"INSERT INTO {quoted(item.name)} ({columns}) VALUES ({marks})", tuple(row.values()))
+    conn.execute(_insert_sql(item.name, tuple(row)), tuple(row.values()))
+
+
+@lru_cache(256)
+def _insert_sql(object_name: str, names: tuple[str, ...]) -> str:
+    columns = ", ".join(quoted(name) for name in names)
+    return f"INSERT INTO {quoted(object_name)} ({columns}) VALUES ({', '.join('?' * len(names))})"
 
 
 def update(change: Change, item: ObjectType, record_id: str, values: Mapping[str, Any]) -> None:

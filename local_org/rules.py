@@ -5,7 +5,7 @@ Source: SOAP API Developer Guide, "Core Data Types", and Object Reference, "API 
 
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from local_org.catalogue import STRINGS, Catalogue, Field, ObjectType
@@ -93,13 +93,9 @@ def find_by_key(conn: sqlite3.Connection, item: ObjectType, field: Field, stored
     return [row[0] for row in conn.execute(sql, (stored,))]
 
 
-def check_required(item: ObjectType, row: Mapping[str, Stored], names: Iterable[str]) -> None:
+def check_required(item: ObjectType, row: Mapping[str, Stored], names: Container[str]) -> None:
     """Every required field among `names` has a value."""
-    missing = [
-        field.name
-        for field in (item.field(name) for name in names)
-        if field is not None and field.required and row.get(field.name) is None
-    ]
+    missing = [field.name for field in item.required if row.get(field.name) is None and field.name in names]
     if missing:
         text = f"Required fields are missing: [{', '.join(missing)}]"
         raise ApiError(400, "REQUIRED_FIELD_MISSING", text, missing)
@@ -108,10 +104,10 @@ def check_required(item: ObjectType, row: Mapping[str, Stored], names: Iterable[
 def check_values(item: ObjectType, values: Mapping[str, Stored]) -> None:
     """Lengths, addresses of mail, restricted picklists."""
     for name, stored in values.items():
-        field = item.field(name)
-        if field is None or stored is None:
+        if stored is None:
             continue
-        if field.type in STRINGS:
+        field = item.columns.get(name)
+        if field is not None and field.type in STRINGS:
             _check_text(field, str(stored))
 
 
@@ -139,9 +135,9 @@ def check_references(
     catalogue: Catalogue, conn: sqlite3.Connection, item: ObjectType, values: Mapping[str, Stored]
 ) -> None:
     """Each reference points to a living row of an object that the field may point to."""
-    for name, stored in values.items():
-        field = item.field(name)
-        if field is not None and field.type == "reference" and isinstance(stored, str):
+    for field in item.references:
+        stored = values.get(field.name)
+        if isinstance(stored, str):
             _check_reference(catalogue, conn, field, stored)
 
 
@@ -166,9 +162,9 @@ def _dangling() -> ApiError:
 
 def check_unique(conn: sqlite3.Connection, item: ObjectType, values: Mapping[str, Stored], own_id: str | None) -> None:
     """No other living row has the same value in a unique field. Raises ApiError DUPLICATE_VALUE."""
-    for name, stored in values.items():
-        field = item.field(name)
-        if field is None or not field.unique or stored is None:
+    for field in item.unique:
+        stored = values.get(field.name)
+        if stored is None:
             continue
         others = [found for found in find_by_key(conn, item, field, stored) if found != own_id]
         if others:

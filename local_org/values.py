@@ -69,6 +69,7 @@ def _number_json(field: Field, stored: Any) -> float | Exact:
     return Exact(_EXACT + number_text(stored, field.scale))
 
 
+@lru_cache(65_536)  # a record has several stamps of one moment, and so have its neighbours
 def datetime_text(stored_ms: int) -> str:
     """REST form: 2020-10-22T21:03:23.000+0000."""
     days, rest = divmod(stored_ms, 86_400_000)
