@@ -11,6 +11,7 @@ from typing import Any
 from local_org.words import check_words
 
 JOB_KINDS = frozenset({"fail", "hang"})
+HALFWAY_KINDS = frozenset({"fail_halfway"})
 PAGE_KINDS = frozenset({"drop_rows", "wrong_count", "early_end"})
 
 
@@ -18,7 +19,8 @@ PAGE_KINDS = frozenset({"drop_rows", "wrong_count", "early_end"})
 class BulkFault:
     """One rule, for jobs of `object` (None: of any), used `times` times (None: always), after `skip` uses let pass.
 
-    Kinds: `fail` ends the job as Failed with `message`; `hang` leaves it InProgress until it is aborted or the
+    Kinds: `fail` ends the job as Failed with `message`; `fail_halfway` an ingest job when `rows` rows were carried out, which
+    stay as they are; `hang` leaves it InProgress until it is aborted or the
     rules are cleared; `drop_rows` leaves the last `rows` rows out of a page whose headers count them;
     `wrong_count` adds `rows` to the header that counts; `early_end` says that the page is the last.
     """
@@ -31,7 +33,7 @@ class BulkFault:
     message: str = "InternalServerError : Retried more than 15 times"
 
     def __post_init__(self) -> None:
-        if self.kind not in JOB_KINDS | PAGE_KINDS:
+        if self.kind not in JOB_KINDS | HALFWAY_KINDS | PAGE_KINDS:
             raise ValueError(f"unknown kind of fault: {self.kind}")
 
 

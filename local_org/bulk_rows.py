@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from local_org import deletion, dml
+from local_org.bulk_faults import HALFWAY_KINDS
 from local_org.bulk_jobs import Control, Job, JobFailedError
 from local_org.bulk_upload import UPLOAD, Upload
 from local_org.catalogue import ObjectType
@@ -49,9 +50,14 @@ def process(org: "Org", job: Job, control: Control) -> Job:
     if item is None:
         raise JobFailedError(f"InvalidJob : Unable to find object: {job.object}")
     rows = _input(org, job, item)
+    end = org.jobs.faults.take(HALFWAY_KINDS, job.object)
+    if end is not None:
+        rows = islice(rows, end.rows)
     for chunk in _chunks(islice(rows, job.processed, None)):
         control.check()
         job = _carry_out(org, job, item, chunk, control)
+    if end is not None:
+        raise JobFailedError(end.message)
     return replace(job, milliseconds=job.milliseconds + int((time.monotonic() - started) * 1000))
 
 

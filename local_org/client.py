@@ -99,7 +99,7 @@ class OrgControl:
         self._call("DELETE", "faults")
 
     def add_bulk_fault(self, kind: str, **words: Any) -> None:
-        """Spoil Bulk jobs or pages: fail, hang, drop_rows, wrong_count, early_end; see bulk_faults.BulkFault."""
+        """Spoil Bulk jobs or pages: fail, fail_halfway, hang, drop_rows, wrong_count, early_end; see bulk_faults.BulkFault."""
         self._call("POST", "bulk-faults", {"kind": kind, **words})
 
     def clear_bulk_faults(self) -> None:

@@ -76,7 +76,8 @@ STILL_WAITING = "SELECT id FROM sfsync.actions WHERE id = ANY(:ids) AND state = 
 TAKE = """
 WITH claim AS MATERIALIZED (SELECT nextval('sfsync.claim_tokens') AS token)
 UPDATE sfsync.actions a SET state = 'sending', claim_token = claim.token, claim_owner = :owner, attempts = attempts + 1,
-       claim_until = clock_timestamp() + :ttl, sent_at = :sent_at, way = :way, ingest_job_id = NULL
+       claim_until = clock_timestamp() + :ttl, way = :way, ingest_job_id = NULL,
+       sent_at = CASE WHEN a.doubt_until IS NULL THEN :sent_at ELSE a.sent_at END  -- what an earlier sending made is as old as that
   FROM claim
  WHERE a.id = ANY(:ids)
 RETURNING {sent}, a.claim_token

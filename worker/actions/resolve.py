@@ -158,7 +158,7 @@ def _by_content(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], now: 
         return _write(deps, held.batch, [Change(one.id, "held", problem=problem) for one in actions])
     settling = timedelta(seconds=deps.settings.settling_seconds)
     with deps.database.transaction() as session:
-        pairing = _pairing(session, queue, describe, records)
+        pairing = _pairing(session, queue, describe, records, now)
         queues = write(session, held.batch, [_unkeyed(one, pairing, held, now, settling) for one in actions])
     for queue_id in queues:
         deps.wake(DELIVER, queue_id)
@@ -172,17 +172,20 @@ SAME_USER = """
 SELECT c.id FROM public.salesforce_oauth_tokens c JOIN public.salesforce_oauth_tokens me ON me.id = :connection
  WHERE c.id = me.id OR c.salesforce_user_id = me.salesforce_user_id
 """
+# Sent under its idempotency key and to be sent so again: the org will name its record. The same as in `_sorted`.
+BOUND = """(way = 'idempotency_key' AND doubt_until IS NOT NULL AND sent_at > :key_since
+            AND NOT coalesce(CAST(error ->> 'refused' AS boolean), false))"""
 # Every sending that may have made a record whose id is not written down yet; one that waits to be sent again under its key, too.
-UNDER_WAY = """
+UNDER_WAY = f"""
 SELECT CAST(fields AS text) AS fields FROM sfsync.actions
  WHERE connection_id = ANY(:connections) AND object = :object AND operation IN ('create', 'upsert')
-   AND (state = 'sending' OR state = 'in_doubt' AND (external_id_field IS NOT NULL OR connection_id <> :connection)
+   AND (state = 'sending' OR state = 'in_doubt' AND (external_id_field IS NOT NULL OR connection_id <> :connection OR {BOUND})
         OR state = 'ready' AND doubt_until IS NOT NULL)
 """
-DOUBTFUL = """
+DOUBTFUL = f"""
 SELECT id, CAST(fields AS text) AS fields, sent_at FROM sfsync.actions
  WHERE connection_id = :connection AND object = :object AND operation = 'create' AND external_id_field IS NULL
-   AND state = 'in_doubt'
+   AND state = 'in_doubt' AND NOT {BOUND}
  ORDER BY sent_at, id
 """
 NAMED = """
@@ -191,12 +194,19 @@ SELECT record_id FROM sfsync.actions
 """
 
 
-def _pairing(session: Session, queue: Queue, describe: ObjectDescribe, records: Sequence[doubt.Found]) -> doubt.Pairing:
+def _pairing(
+    session: Session, queue: Queue, describe: ObjectDescribe, records: Sequence[doubt.Found], now: datetime
+) -> doubt.Pairing:
     """Pair everything in doubt with what the org holds. The order of the statements matters, for each sees what was
     committed before it: a create that gets its outcome in between is still seen as under way, so its record is left alone.
     """
     connections = session.scalars(text(SAME_USER), {"connection": queue.connection_id}).all()
-    of_queue = {"connection": queue.connection_id, "connections": list(connections), "object": queue.object}
+    of_queue = {
+        "connection": queue.connection_id,
+        "connections": list(connections),
+        "object": queue.object,
+        "key_since": now - KEY_LASTS,
+    }
     session.execute(text(ONE_AT_A_TIME), {"queue": queue.id})
     flying = session.execute(text(UNDER_WAY), of_queue).all()
     doubtful = session.execute(text(DOUBTFUL), of_queue).all()

@@ -215,6 +215,39 @@ def test_a_job_that_fails_sends_its_rows_by_calls(world: World, name: str) -> No
     assert world.rows("SELECT DISTINCT way FROM sfsync.actions") == [("collection",)]
 
 
+@pytest.mark.parametrize("death", [None, "before the results", "after the results"])
+def test_a_job_that_fails_halfway_keeps_what_it_did_and_the_rest_goes_by_calls(
+    world: World, name: str, death: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.org.control.add_bulk_fault("fail_halfway", object="Campaign", rows=FEW // 2)
+    world.accept(*[plain(name) for _ in range(FEW)])
+    if death is not None:
+        _kill_at(monkeypatch, *DEATHS[death], lambda: world.step())
+    finish_after_death(world)
+    assert world.states() == ["delivered"] * FEW
+    assert len({row[0] for row in world.rows("SELECT record_id FROM sfsync.actions")}) == FEW
+    assert len(world.find("Campaign", name)) == FEW
+    ways = world.rows("SELECT way, count(*) FROM sfsync.actions GROUP BY 1 ORDER BY 1")
+    assert ways == [("bulk", FEW // 2), ("collection", FEW - FEW // 2)]
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_updates_in_a_job_that_fails_halfway_are_applied_in_order(world: World, name: str, cut: str) -> None:
+    ids = [rest_create(world.org, "Contact", {"LastName": name}) for _ in range(FEW + 1)]
+    for title in ("one", "two"):
+        world.accept(*[Intent("Contact", "update", {"Title": title}, record_id=one) for one in ids])
+    world.org.control.add_bulk_fault("fail_halfway", object="Contact", rows=2)
+    world.org.control.add_fault(match={"path_regex": "unprocessedrecords"}, action={"cut": cut})
+
+    def over() -> bool:
+        world.step()
+        world.rows("UPDATE sfsync.ingest_jobs SET due_at = clock_timestamp() WHERE state = 'ready' AND stage <> 'lost'")
+        return set(world.states()) == {"delivered"}
+
+    until(over)
+    assert [row["Title"] for row in world.find("Contact", name, "Title")] == ["two"] * (FEW + 1)
+
+
 def test_while_the_org_takes_no_jobs_calls_are_made(world: World, name: str) -> None:
     spent = [{"errorCode": "LIMIT_EXCEEDED", "message": "ExceededQuota : ApiBatchItems Limit exceeded."}]
     world.org.control.add_fault(match={"path_regex": "jobs/ingest$"}, action={"status": 400, "body": spent})
@@ -249,8 +282,9 @@ def test_a_create_under_a_key_whose_answer_is_lost_is_there_once_and_at_once(key
     ]
 
 
+@pytest.mark.parametrize("state", ["ready", "in_doubt"])
 def test_a_record_whose_action_waits_to_be_sent_again_under_its_key_is_not_taken_for_anothers(
-    keyed: World, name: str
+    keyed: World, name: str, state: str
 ) -> None:
     keyed.accept(plain(f"{name} first"))
     finish(keyed)
@@ -258,18 +292,20 @@ def test_a_record_whose_action_waits_to_be_sent_again_under_its_key_is_not_taken
     (again,) = keyed.accept(plain(f"{name} under its key"))
     keyed.step()
     keyed.step()
+    if state == "in_doubt":  # sent a second time, long after the record was made, and in doubt once more
+        keyed.org.control.advance_clock(60)
+        keyed.org.control.add_fault(match={"path_regex": "ui-api/records"}, action={"cut": "before"})
+        keyed.step()
     due = "UPDATE sfsync.actions SET due_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s"
     keyed.rows(due, 3600, again.id)
-    assert keyed.rows("SELECT state FROM sfsync.actions WHERE id = %s", again.id) == [("ready",)]
+    assert keyed.rows("SELECT state FROM sfsync.actions WHERE id = %s", again.id) == [(state,)]
     keyed.spoil({"cut": "before"})
     keyed.accept(plain(f"{name} one"), plain(f"{name} two"))
     keyed.step()
     keyed.step(later=LATER)
-    assert keyed.states() == ["delivered", "ready", "in_doubt", "in_doubt"]
+    assert keyed.states() == ["delivered", state, "in_doubt", "in_doubt"]
     keyed.rows(due, 0, again.id)
-    keyed.step()
-    assert keyed.states() == ["delivered", "delivered", "in_doubt", "in_doubt"]
-    for _ in range(3):
+    for _ in range(6):
         keyed.step(later=LATER)
     assert set(keyed.states()) == {"delivered"}
     assert [len(keyed.find("Campaign", f"{name} {one}")) for one in ("under its key", "one", "two")] == [1, 1, 1]
@@ -291,6 +327,33 @@ def test_an_org_that_cannot_say_whether_it_heeds_keys_holds_nothing_up(keyed: Wo
     keyed.accept(plain(name))
     finish(keyed)
     assert keyed.rows("SELECT state, way FROM sfsync.actions") == [("delivered", "collection")]
+
+
+def test_what_a_key_made_is_found_though_a_later_sending_under_it_was_refused(keyed: World, name: str) -> None:
+    keyed.org.control.add_fault(match={"path_regex": "ui-api/records", "skip": 2}, action={"cut": "after"})
+    keyed.accept(plain(name))
+    finish_asking(keyed)
+    assert keyed.states() == ["in_doubt"]
+    keyed.org.control.advance_clock(60)
+    client = keyed.deps.client(keyed.connection_id)
+    rest.org_time(client)
+    keyed.deps.clocks.note(keyed.connection_id, client)
+    refusal = [{"errorCode": "INSUFFICIENT_ACCESS_OR_READONLY", "message": "no more"}]
+    keyed.org.control.add_fault(match={"path_regex": "ui-api/records"}, action={"status": 403, "body": refusal})
+    for _ in range(3):
+        keyed.step()
+    assert keyed.states() == ["delivered"]
+    assert len(keyed.find("Campaign", name)) == 1
+
+
+def finish_asking(world: World) -> None:
+    """Steps until something was sent and nobody answered."""
+
+    def doubtful() -> bool:
+        world.step()
+        return world.states() == ["in_doubt"]
+
+    until(doubtful)
 
 
 def test_asking_whether_the_org_heeds_keys_creates_nothing(org: Org) -> None:
