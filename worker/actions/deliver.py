@@ -19,7 +19,7 @@ from worker.actions.claims import Batch
 from worker.actions.deps import ActionDeps
 from worker.actions.describes import describe_of
 from worker.actions.outcome import Problem, TryAgain, Verdict, Waits
-from worker.actions.queues import Queue
+from worker.actions.queues import Queue, Todo
 from worker.actions.record import record
 from worker.actions.resolve import resolve
 from worker.actions.sending import send
@@ -70,12 +70,9 @@ def step(
         attributed(object=queue.object, lane="actions", cause="deliver"),
     ):
         try:
-            worked = (
-                (todo.vet and vet(deps, queue))
-                or (todo.resolve and resolve(deps, queue, now=now))
-                or (todo.advance and ingest.advance(deps, queue, now=now, chance=chance))
-                or (todo.deliver and deliver(deps, queue, now=now, chance=chance))
-            )
+            prepared = _prepare(deps, queue, todo, now=now, chance=chance)
+            sent = todo.deliver and deliver(deps, queue, now=now, chance=chance)
+            worked = prepared or sent
         except _PausedError as paused:
             _postpone(deps, queue, paused.after)
             return Done()
@@ -91,6 +88,18 @@ def step(
         with deps.database.transaction() as session:
             queues.rest_queue(session, queue, recheck=REMEMBER_AGAIN)
         return Done()
+
+
+def _prepare(deps: ActionDeps, queue: Queue, todo: Todo, *, now: datetime, chance: Callable[[], float]) -> bool:
+    """One piece of everything that comes before sending; whether there was any.
+
+    All of it in each step, and sending after it: where there is always something to check or to look for, as there is while
+    thousands are in doubt, what is ready still goes.
+    """
+    vetted = todo.vet and vet(deps, queue)
+    resolved = todo.resolve and resolve(deps, queue, now=now)
+    advanced = todo.advance and ingest.advance(deps, queue, now=now, chance=chance)
+    return vetted or resolved or advanced
 
 
 class _PausedError(Exception):

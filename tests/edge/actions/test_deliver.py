@@ -171,6 +171,18 @@ def test_an_unkeyed_create_is_not_sent_again_while_a_record_of_ours_is_unexplain
     assert world.find("Campaign", name) == []
 
 
+def test_what_is_ready_goes_though_there_is_always_something_in_doubt_to_be_looked_for(world: World, name: str) -> None:
+    world.spoil({"cut": "before"})
+    world.accept(plain(name))
+    world.step()
+    for number in range(3):
+        world.rows("UPDATE sfsync.actions SET due_at = clock_timestamp() WHERE state = 'in_doubt'")
+        world.accept(plain(f"{name} {number}"))
+        world.step()
+    assert world.states() == ["in_doubt", "delivered", "delivered", "delivered"]
+    assert sum("/queryAll" in entry["path"] for entry in world.org.control.ledger()) == 3
+
+
 def test_an_update_whose_answer_is_lost_is_sent_again_and_the_next_one_waits(world: World, name: str) -> None:
     record_id = rest_create(world.org, "Contact", {"LastName": name})
     for phone in ("1", "2"):
