@@ -117,6 +117,7 @@ class Bench:
         since = self.rt.database.now()
         for part in batched([create(f"ours {number}") for number in range(count)], PART):
             self.accept(part)
+        until(lambda: self._none(UNFINISHED) or time.sleep(0.25), limit=600)  # asking takes time of the cores, too
         self.until_idle()
         with self.rt.database.transaction() as session:
             seconds, delivered = session.execute(text(SPAN), {"since": since}).one()

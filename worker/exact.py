@@ -20,15 +20,8 @@ def dumps(value: Any, *, canonical: bool = False) -> str:
     which `sfsync.canonical_json` in Postgres makes of them, too.
     """
 
-    def plain(item: Any) -> str:
-        if not isinstance(item, Decimal) or not item.is_finite():
-            raise TypeError(f"{type(item).__name__} has no place in JSON")
-        return f"{_MARK}:{_canonical(item) if canonical else format(item, 'f')}"
-
-    text = json.dumps(
-        value, default=plain, sort_keys=canonical, ensure_ascii=not canonical, allow_nan=False, separators=(",", ":")
-    )
-    return _MARKED.sub(r"\1", text)
+    text = (_CANONICAL if canonical else _ENCODER).encode(value)
+    return _MARKED.sub(r"\1", text) if _MARK in text else text
 
 
 def loads(text: str | bytes) -> Any:
@@ -60,3 +53,24 @@ def _refuse(constant: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_float=_number, parse_constant=_refuse)  # `json.loads` would make one each time
+
+
+def _marked(item: Any) -> str:
+    return f"{_MARK}:{_exact(item):f}"
+
+
+def _marked_canonical(item: Any) -> str:
+    return f"{_MARK}:{_canonical(_exact(item))}"
+
+
+def _exact(item: Any) -> Decimal:
+    if not isinstance(item, Decimal) or not item.is_finite():
+        raise TypeError(f"{type(item).__name__} has no place in JSON")
+    return item
+
+
+# `json.dumps` would make one each time, too.
+_ENCODER = json.JSONEncoder(default=_marked, allow_nan=False, separators=(",", ":"))
+_CANONICAL = json.JSONEncoder(
+    default=_marked_canonical, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)

@@ -36,8 +36,8 @@ def key_field(describe: ObjectDescribe, chosen: str = "") -> str | None:
     `chosen` names it (SFSYNC_EXTERNAL_KEY_FIELD); empty: the first unique external-id text field of 32 or more characters
     whose name contains "key". It must be writable both ways: the second sending is an update.
     """
-    for field in describe.fields:
-        fits = field.external_id and field.unique and field.type == "string" and field.length >= KEY_CHARACTERS
+    for field in describe.external_keys:
+        fits = field.type == "string" and field.length >= KEY_CHARACTERS
         named = field.name.lower() == chosen.lower() if chosen else "key" in field.name.lower()
         if fits and named and field.createable and field.updateable:
             return field.name
@@ -71,7 +71,7 @@ def faults(describe: ObjectDescribe, operation: str, fields: Mapping[str, Any]) 
     for name, value in fields.items():
         found += _field_faults(describe, name, value, creating=operation == "create", updating=operation == "update")
     if operation == "create":
-        missing = [one.name for one in describe.fields if one.required_on_create and _is_missing(one, fields)]
+        missing = [one.name for one in describe.required_on_create if _is_missing(one, fields)]
         if missing:
             found.append(
                 _fault("REQUIRED_FIELD_MISSING", f"Required fields are missing: [{', '.join(missing)}]", *missing)

@@ -137,8 +137,10 @@ def _no_name(text: str) -> str | None:
 def _wrong_record(intent: Intent) -> str | None:
     if (intent.record_id is None) == (intent.operation in ("update", "delete")):
         return "An update or delete needs a record id; a create or upsert has none."
+    if intent.record_id is None:
+        return None
     try:
-        to_18(intent.record_id or "0" * 18)
+        to_18(intent.record_id)
     except (ValueError, TypeError) as error:
         return f"{error}."
     return None

@@ -97,6 +97,16 @@ class ObjectDescribe:
         """Fields by lower-case name."""
         return {field.name.lower(): field for field in self.fields}
 
+    @cached_property
+    def required_on_create(self) -> tuple[FieldDescribe, ...]:
+        """Fields without which a create is refused."""
+        return tuple(field for field in self.fields if field.required_on_create)
+
+    @cached_property
+    def external_keys(self) -> tuple[FieldDescribe, ...]:
+        """External-id fields whose values the org keeps unique."""
+        return tuple(field for field in self.fields if field.external_id and field.unique)
+
     def field(self, name: str) -> FieldDescribe | None:
         """The field of that name, in any case."""
         return self.by_name.get(name.lower())

@@ -26,6 +26,12 @@ def test_the_order_of_fields_and_the_notation_of_numbers_do_not_matter(fields: d
     assert content_hash(Intent("A", "create", fields)) == content_hash(Intent("a", "create", other))
 
 
+@pytest.mark.parametrize("operation", ["update", "delete"])
+def test_an_empty_record_id_is_no_record_id(operation: str) -> None:
+    fields = {"Title": "x"} if operation == "update" else {}
+    assert well_formed(Intent("Contact", operation, fields, record_id=""))[1] == ["'' is no record id."]
+
+
 def test_what_was_not_asked_for_does_not_change_the_hash_of_what_was() -> None:
     plain = Intent("Contact", "create", {"Amount": Decimal("1.50")}, order_key="k")
     content = '["contact","create",null,null,null,{"Amount":1.5},"k"]'
