@@ -176,18 +176,18 @@ SELECT c.id FROM public.salesforce_oauth_tokens c JOIN public.salesforce_oauth_t
 BOUND = """(way = 'idempotency_key' AND doubt_until IS NOT NULL AND sent_at > :key_since
             AND NOT coalesce(CAST(error ->> 'refused' AS boolean), false))"""
 # Every sending that may have made a record whose id is not written down yet; one that waits to be sent again under its key, too.
-UNDER_WAY = f"""
+UNDER_WAY = """
 SELECT CAST(fields AS text) AS fields FROM sfsync.actions
  WHERE connection_id = ANY(:connections) AND object = :object AND operation IN ('create', 'upsert')
-   AND (state = 'sending' OR state = 'in_doubt' AND (external_id_field IS NOT NULL OR connection_id <> :connection OR {BOUND})
+   AND (state = 'sending' OR state = 'in_doubt' AND (external_id_field IS NOT NULL OR connection_id <> :connection OR {bound})
         OR state = 'ready' AND doubt_until IS NOT NULL)
-"""
-DOUBTFUL = f"""
+""".replace("{bound}", BOUND)
+DOUBTFUL = """
 SELECT id, CAST(fields AS text) AS fields, sent_at FROM sfsync.actions
  WHERE connection_id = :connection AND object = :object AND operation = 'create' AND external_id_field IS NULL
-   AND state = 'in_doubt' AND NOT {BOUND}
+   AND state = 'in_doubt' AND NOT {bound}
  ORDER BY sent_at, id
-"""
+""".replace("{bound}", BOUND)
 NAMED = """
 SELECT record_id FROM sfsync.actions
  WHERE connection_id = ANY(:connections) AND operation IN ('create', 'upsert') AND record_id = ANY(:ids)
