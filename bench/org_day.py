@@ -18,6 +18,7 @@ import psycopg
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import text
 
 from models.migrations import upgrade
 from tests.org import Org, start_org
@@ -30,7 +31,8 @@ from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.tokens.connect import Target, connect_with_client_credentials
 
-OBJECTS = ("Account", "Contact", "Opportunity", "Lead", "Task")
+CHANGING = "Contact"
+QUIET = ("Account", "Opportunity", "Lead", "Task")
 # Hours go by way of a far past: moved one by one, some would meet others of the same key.
 AGE = """
 UPDATE sfsync.orgs SET limits_at = limits_at - CAST(%(by)s AS interval), blocked_until = blocked_until - CAST(%(by)s AS interval);
@@ -44,11 +46,15 @@ UPDATE sfsync.runs SET due_at = due_at - CAST(%(by)s AS interval) WHERE state = 
 
 @dataclass
 class Watched:
-    """What was seen: refreshes by mirror (seconds of the day), most calls that the org counted, calls it refused."""
+    """What was seen: refreshes by object (seconds of the day), most calls that the org counted, calls it refused."""
 
-    refreshed: dict[int, list[float]] = field(default_factory=dict)
+    refreshed: dict[str, list[float]] = field(default_factory=dict)
     most: int = 0
     refused: int = 0
+
+    def gaps(self, *objects: str) -> list[float]:
+        """Seconds between the refreshes of these, the first hour left out."""
+        return [b - a for name in objects for a, b in pairwise(self.refreshed.get(name, [])) if a >= 3600]
 
 
 def main() -> None:
@@ -64,9 +70,9 @@ def main() -> None:
         org.control.set_usage(0)
         seen = live(rt, org, options.hours * 3600, options.step)
         reserve = round(options.calls * rt.settings.reserve_share)
-    gaps = [b - a for times in seen.refreshed.values() for a, b in pairwise(times) if a >= 3600]
+        show_causes(rt)
     table = Table(
-        title=f"{options.calls:,} calls a day, {options.hours:g} hours, five mirrors that want 60 s",
+        title=f"{options.calls:,} calls a day, {options.hours:g} hours, five mirrors that want 60 s, one of them with changes",
         title_justify="left",
     )
     for column in (
@@ -74,20 +80,25 @@ def main() -> None:
         "kept for actions",
         "refused by the org",
         "refreshes",
-        "mean interval s",
-        "longest s",
+        "interval of the one: mean, longest s",
+        "of the others s",
     ):
         table.add_column(column, justify="right")
-    figures = (
-        seen.most,
-        reserve,
-        seen.refused,
-        sum(map(len, seen.refreshed.values())),
-        round(mean(gaps)),
-        round(max(gaps)),
-    )
-    table.add_row(*[f"{figure:,}" for figure in figures])
+    intervals = [f"{mean(gaps):,.0f}, {max(gaps):,.0f}" for gaps in (seen.gaps(CHANGING), seen.gaps(*QUIET))]
+    refreshes = sum(map(len, seen.refreshed.values()))
+    table.add_row(f"{seen.most:,}", f"{reserve:,}", f"{seen.refused:,}", f"{refreshes:,}", *intervals)
     Console(width=130).print(table)
+
+
+CAUSES = """
+SELECT cause, sum(calls) AS calls FROM sfsync.usage WHERE hour > clock_timestamp() - interval '25 hours' GROUP BY 1 ORDER BY 2 DESC
+"""
+
+
+def show_causes(rt: Runtime) -> None:
+    """What the calls of the last day were for."""
+    with rt.database.transaction() as session:
+        print(", ".join(f"{row.cause} {row.calls:,}" for row in session.execute(text(CAUSES))))
 
 
 @contextmanager
@@ -103,7 +114,7 @@ def world() -> Iterator[tuple[Runtime, Org]]:
         cleanup.callback(rt.close)
         me = connect_with_client_credentials(rt.database, rt.vault, rt.settings, Target("u")).connection_id
         with rt.database.transaction() as session:
-            for name in OBJECTS:
+            for name in (CHANGING, *QUIET):
                 request_update(session, me, name, "manual", refresh_seconds=60)
         work_off(rt)
         yield rt, org
@@ -132,18 +143,19 @@ def live(rt: Runtime, org: Org, seconds: float, step: float) -> Watched:
     with psycopg.connect(rt.settings.database_url.get_secret_value(), autocommit=True) as connection:
         last = 0
         while now < seconds:
-            org.control.change_rows("Contact", count=2, seed=int(now))
+            org.control.change_rows(CHANGING, count=2, seed=int(now))
             lanes.ask_limits(rt)
             lanes.plan(rt)
             lanes.upkeep(rt)
             work_off(rt)
             rt.ledger.write()
             found = connection.execute(
-                "SELECT id, mirror_id FROM sfsync.runs WHERE kind = 'refresh' AND state = 'done' AND id > %s ORDER BY id",
+                "SELECT r.id, m.object FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id"
+                " WHERE r.kind = 'refresh' AND r.state = 'done' AND r.id > %s ORDER BY r.id",
                 (last,),
             ).fetchall()
-            for run_id, mirror_id in found:
-                seen.refreshed.setdefault(mirror_id, []).append(now)
+            for run_id, name in found:
+                seen.refreshed.setdefault(name, []).append(now)
                 last = run_id
             calls = org.control.ledger(number)
             number = max((call["seq"] + 1 for call in calls), default=number)
