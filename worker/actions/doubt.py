@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from worker.salesforce.describe import FieldDescribe, ObjectDescribe
 from worker.salesforce.ids import is_id, to_18
 
 Values = Mapping[str, Any]
+T = TypeVar("T")
 NOT_COMPARED = frozenset({"encryptedstring", "base64", "address", "location", "anyType", "complexvalue"})
 DIGITS = Context(prec=15, rounding=ROUND_HALF_UP)  # a number may pass through a double on its way
 
@@ -56,27 +57,45 @@ def pair(suspects: Sequence[Suspect], records: Sequence[Found], in_flight: Itera
     Of equal suspects the one that was sent first takes the oldest record. What one pairing leaves may make another certain:
     a suspect that has its record is nobody else's.
     """
-    flying = [values for values in in_flight if values]
-    under_way = {one.id for one in records if any(matches(values, one) for values in flying)}
+    flying = _Groups((values, None) for values in in_flight)
+    under_way = {one.id for one in records if flying.fitting(one)}
     left = sorted((one for one in records if one.id not in under_way), key=lambda one: (one.created_at, one.id))
     adopted: dict[UUID, str] = {}
-    waiting = sorted(suspects, key=lambda one: one.since)
+    waiting = _Groups((one.values, one) for one in sorted(suspects, key=lambda one: one.since))
     progress = True
     while progress:
-        progress = False
-        for record in list(left):
-            fitting = [one for one in waiting if one.since <= record.created_at and matches(one.values, record)]
-            if fitting and all(one.values == fitting[0].values for one in fitting):
-                adopted[fitting[0].id] = record.id
-                waiting.remove(fitting[0])
-                left.remove(record)
-                progress = True
+        unpaired = []
+        for record in left:
+            equal = [group for group in waiting.fitting(record) if group[0].since <= record.created_at]
+            if len(equal) == 1:  # the first of a group was sent first
+                adopted[equal[0].pop(0).id] = record.id
+            else:
+                unpaired.append(record)
+        progress = len(unpaired) < len(left)
+        left = unpaired
     return Pairing(adopted, tuple(sorted(under_way)), tuple(one.id for one in left))
 
 
-def matches(sent: Values, record: Found) -> bool:
-    """Whether the record holds everything that was sent; never for an action without comparable values."""
-    return bool(sent) and all(name in record.values and record.values[name] == value for name, value in sent.items())
+class _Groups(Generic[T]):
+    """Things by the values that they sent: those that a record may come from are found without looking at all, for there may
+    be thousands of both. What sent nothing that can be compared fits no record.
+    """
+
+    def __init__(self, sent: Iterable[tuple[Values, T]]) -> None:
+        self._by_names: dict[tuple[str, ...], dict[tuple[Any, ...], list[T]]] = {}
+        for values, one in sent:
+            if names := tuple(sorted(values)):
+                groups = self._by_names.setdefault(names, {})
+                groups.setdefault(tuple(values[name] for name in names), []).append(one)
+
+    def fitting(self, record: Found) -> list[list[T]]:
+        """The groups, each of equal values and not empty, whose values the record holds."""
+        found = []
+        for names, groups in self._by_names.items():
+            group = groups.get(tuple(record.values.get(name) for name in names))
+            if group:
+                found.append(group)
+        return found
 
 
 def comparable(describe: ObjectDescribe, fields: Mapping[str, Any]) -> dict[str, Any]:

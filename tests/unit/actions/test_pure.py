@@ -275,6 +275,15 @@ def test_an_action_without_comparable_values_matches_nothing() -> None:
     assert pair([suspect()], [found(1, Name="x")]).adopted == {}
 
 
+def test_thousands_in_doubt_are_paired_with_thousands_of_records_in_one_look() -> None:
+    suspects = [suspect(Name=f"n {number}") for number in range(3_000)]
+    records = [found(number, Name=f"n {number}") for number in range(6_000)]
+    pairing = pair(suspects, records, in_flight=[{"Name": f"n {number}"} for number in range(3_000, 5_000)])
+    assert pairing.adopted == {one.id: f"r{number}" for number, one in enumerate(suspects)}
+    assert len(pairing.under_way) == 2_000
+    assert len(pairing.unexplained) == 1_000
+
+
 @given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abcd"), max_size=8))
 def test_nothing_is_adopted_twice_and_everything_is_explained_or_not(sent: list[str], held: list[str]) -> None:
     suspects = [suspect(Name=one) for one in sent]
