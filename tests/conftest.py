@@ -5,8 +5,9 @@
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -27,10 +28,16 @@ settings.load_profile("sfsync")
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL of this test process, with a migrated template database in it."""
-    folder: Path = tmp_path_factory.mktemp("postgres") / "data"
-    with EmbeddedPostgres(folder, {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}) as server:
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL of this test process, with a migrated template database in it.
+
+    Its folder is none of pytest's: those are closed to the server's user where we are root, and their data would stay elsewhere.
+    """
+    with ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(TemporaryDirectory(prefix="sfsync-test-", ignore_cleanup_errors=True)))
+        folder.chmod(0o755)
+        fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        server = cleanup.enter_context(EmbeddedPostgres(folder / "data", fast))
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {TEMPLATE}")
         upgrade(_with_database(server.url, TEMPLATE))
