@@ -20,9 +20,7 @@ from worker.steps import Busy, Step
 
 log = get_logger(__name__)
 
-LATELY_SECONDS = (
-    60.0  # so long after another org had work here, further steps of one row take no more than half the slots
-)
+LATELY_SECONDS = 60.0  # so long after another org's work, further steps of one row take no more than half the slots
 YOUNG_SECONDS = 0.25  # a step that is older waits for something, and nobody gives way to it
 WAY_SECONDS = 0.1  # the longest that a step gives way at once
 
