@@ -20,7 +20,7 @@ from worker.steps import Busy, Step
 
 log = get_logger(__name__)
 
-LATELY_SECONDS = 60.0  # so long after another org's work, further steps of one row take no more than half the slots
+LATELY_SECONDS = 60.0  # so long after another org's work, further steps of one row take few slots
 YOUNG_SECONDS = 0.25  # a step that is older waits for something, and nobody gives way to it
 WAY_SECONDS = 0.1  # the longest that a step gives way at once
 
@@ -104,7 +104,7 @@ class Pulse:
             return self._slots
         now = self._clock()
         others = any(one != org and now - at < LATELY_SECONDS for one, at in self._seen.items())
-        return self._slots // 2 if further and others else self._slots - 1
+        return max(2, self._slots // 4) if further and others else self._slots - 1
 
     def give_way(self) -> None:
         """Called in a step where it may pause: one of several of its org lets young steps of orgs that have one go first.
