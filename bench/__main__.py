@@ -12,10 +12,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import psycopg
 import requests
@@ -23,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Cost, end_in_order, in_own_process
+from bench.place import Place
 from models.migrations import upgrade
-from tests.org import Org, start_org
+from tests.org import start_org
 from worker.local_servers import EmbeddedPostgres
 
 PAGE_ROWS = 50_000
@@ -33,22 +32,8 @@ USER = "bench"
 VERSION = "62.0"
 
 
-@dataclass
-class Bench:
-    """Servers, environment and files of one benchmark."""
-
-    org: Org
-    url: str
-    env: dict[str, str]
-    folder: Path
-    rows: int
-
-    def sql(self, statement: str) -> Any:
-        """First value of one statement."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            row = cursor.fetchone() if cursor.description else None
-            return row[0] if row else None
+class Bench(Place):
+    """The mirror's benchmark: our commands beside the plain way."""
 
     def sfsync(self, *arguments: str) -> None:
         """One command of ours."""

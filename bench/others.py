@@ -26,12 +26,12 @@ from statistics import median
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import psycopg
 import requests
 from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Cost, end_in_order, in_own_process, report, timed
+from bench.place import Place
 from models.migrations import upgrade
 from tests.org import Org, start_org
 from worker.local_servers import EmbeddedPostgres
@@ -41,22 +41,10 @@ ORM_AT_LEAST, TAP_AT_LEAST = 25, 60  # times as fast
 
 
 @dataclass
-class Place:
-    """Servers and files of one comparison."""
+class Comparison(Place):
+    """A place with an org for clients of fixed hosts, too, behind a proxy."""
 
-    org: Org
     proxy_url: str
-    url: str
-    env: dict[str, str]
-    folder: Path
-    rows: int
-
-    def sql(self, statement: str) -> Any:
-        """First value of one statement."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            row = cursor.fetchone() if cursor.description else None
-            return row[0] if row else None
 
     def counted(self, table: str) -> None:
         """Nothing counts that did not bring every record."""
@@ -68,7 +56,7 @@ class Place:
 # -- ours
 
 
-def ours(place: Place, *, whole: bool) -> float:
+def ours(place: Comparison, *, whole: bool) -> float:
     """A load's steps, as a worker takes them."""
     place.sql("DELETE FROM sfsync.mirrors")
     place.sql("DROP SCHEMA IF EXISTS salesforce CASCADE")
@@ -79,7 +67,7 @@ def ours(place: Place, *, whole: bool) -> float:
     return cost.seconds
 
 
-def _sfsync(place: Place, *arguments: str) -> None:
+def _sfsync(place: Comparison, *arguments: str) -> None:
     command = [sys.executable, "-m", "worker.cli", *arguments]
     subprocess.run(command, env={**os.environ, **place.env}, check=True, capture_output=True)
 
@@ -87,7 +75,7 @@ def _sfsync(place: Place, *arguments: str) -> None:
 # -- the ORM
 
 
-def orm(place: Place) -> float:
+def orm(place: Comparison) -> float:
     """query_all and an ORM's session, in a process of its own."""
     place.sql("DROP SCHEMA IF EXISTS orm CASCADE")
     place.sql("CREATE SCHEMA orm")
@@ -148,7 +136,7 @@ def _parser(kind: Any) -> Callable[[Any], Any]:
 # -- tap and target
 
 
-def tap(place: Place, program: str, target: str, token: str) -> float:
+def tap(place: Comparison, program: str, target: str, token: str) -> float:
     """The pipe, as it is run from a shell."""
     folder, server = place.folder, urlsplit(place.url)
     app = {"client_id": place.org.client_id, "client_secret": place.org.client_secret, "refresh_token": token}
@@ -200,7 +188,7 @@ def refresh_token(org: Org) -> str:
 # -- all of it
 
 
-def start(cleanup: ExitStack, rows: int) -> Place:
+def start(cleanup: ExitStack, rows: int) -> Comparison:
     """A PostgreSQL and an org with `rows` contacts, connected."""
     folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="sfsync-others-")))
     folder.chmod(0o755)  # PostgreSQL may run as another user
@@ -223,7 +211,7 @@ def start(cleanup: ExitStack, rows: int) -> Place:
         "SFSYNC_LOG_LEVEL": "WARNING",
     }
     upgrade(postgres.url)
-    place = Place(org, proxy_url, postgres.url, env, folder, rows)
+    place = Comparison(org, postgres.url, env, folder, rows, proxy_url)
     _sfsync(place, "connect", "--user-id", USER, "--client-credentials")
     return place
 

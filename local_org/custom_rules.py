@@ -55,7 +55,8 @@ class CustomRules:
         self._duplicate = [DuplicateRule(**{**rule, "fields": tuple(rule["fields"])}) for rule in kept["duplicate"]]
 
     def replace(self, validation: list[dict[str, Any]], duplicate: list[dict[str, Any]]) -> None:
-        """Put these rules in place of all. Raises ValueError for words that are unknown, missing or of a wrong type."""
+        """Put these rules in place of all. Raises ValueError for words that are unknown or of a wrong type
+        and for rules that no save could be checked by, TypeError for words that are missing."""
         for kind, rules in ((ValidationRule, validation), (DuplicateRule, duplicate)):
             for rule in rules:
                 check_words(kind, rule, "a rule")

@@ -188,14 +188,15 @@ def ask(shim: Shim, path: str, body: Any, **options: Any) -> Any:
 
 def app_refused(shim: Shim, org: Org) -> Any:
     """An org that does not know the connected app."""
+    connect(shim.url)
     sql(shim, f"UPDATE salesforce_oauth_tokens SET login_url = '{org.url}'")
     return ask(shim, f"{AUTH}/refresh", {"user_id": USER})
 
 
 def conflict(shim: Shim, org: Org) -> Any:
     """A record that was changed later than the caller thinks; a worker finds out."""
-    record_id, rt = org.control.create_rows("Account", count=1)[0], shim.runtime
-    settings = rt.settings.model_copy(
+    record_id = org.control.create_rows("Account", count=1)[0]
+    settings = shim.runtime.settings.model_copy(
         update={
             "salesforce_client_id": org.client_id,
             "salesforce_client_secret": SecretStr(org.client_secret),
@@ -203,7 +204,6 @@ def conflict(shim: Shim, org: Org) -> Any:
         }
     )
     worker = Runtime(settings)
-    sql(shim, "DELETE FROM salesforce_oauth_tokens; DROP SCHEMA salesforce CASCADE")
     connect_with_client_credentials(worker.database, worker.vault, settings, Target(USER))
     poller = Poller(worker, "test", ("actions",), threads=2)
     poller.start()
@@ -269,7 +269,6 @@ def test_every_code_comes_with_its_status_in_an_envelope_that_tells_nothing_of_o
 @pytest.mark.parametrize("code", BY_AN_ORG)
 def test_what_an_org_brings_about_has_its_code_too(database_url_of_org: str, orgs: SharedOrgs, code: str) -> None:
     org = orgs.like_new("Account=5")
-    connect(database_url_of_org)
     with start_shim(database_url_of_org, SALESFORCE_LOGIN_URL=org.url, SALESFORCE_ALLOWED_HOSTS=org.url) as shim:
         check(shim, code, BY_AN_ORG[code](shim, org))
 
