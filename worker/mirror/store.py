@@ -13,7 +13,7 @@ from worker.db import raw
 from worker.errors import OrgComplaint, SchemaChangedError
 from worker.mirror import child_reads
 from worker.mirror import merge as statements
-from worker.mirror.merge import Names
+from worker.mirror.names import Names
 from worker.mirror.schema import TableSpec
 from worker.mirror.tables import LOCKS
 
@@ -93,7 +93,7 @@ def _living(connection: psycopg.Connection[Any], names: Names) -> int:
 
 
 def fill(session: Session, target: Target, columns: Sequence[str], *, young: datetime) -> int:
-    """Fill `columns` from a staged read of them alone; how many rows changed. What it leaves out: merge.to_look_at."""
+    """Fill `columns` from a staged read of them alone; how many rows changed. What it leaves out: comparison.to_look_at."""
     assert target.staging is not None
     lock_mirror(session, target.mirror_id)
     names = Names.of(target.spec, target.schema, target.staging, target.columns)

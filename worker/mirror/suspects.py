@@ -10,8 +10,9 @@ from psycopg import sql
 from sqlalchemy.orm import Session
 
 from worker.db import raw
-from worker.mirror import merge as statements
-from worker.mirror.merge import Names
+from worker.mirror import comparison
+from worker.mirror.merge import drop_repeated
+from worker.mirror.names import Names
 from worker.mirror.store import Target, lock_mirror
 
 
@@ -21,26 +22,26 @@ def make(session: Session, target: Target, table: str, *, compared: Sequence[str
     `compared`: columns to compare on both sides; None: only look for mirror rows that the read did not bring.
     """
     names = _names(session, target, compared or target.columns)
-    query = statements.unseen(names) if compared is None else statements.suspects(names)
+    query = comparison.unseen(names) if compared is None else comparison.suspects(names)
     return _fill(session, target, table, query, {"read": target.read})
 
 
 def make_unfilled(session: Session, target: Target, table: str, columns: Sequence[str], *, young: datetime) -> int:
     """Fill a suspects table with the records that a back-fill of `columns` must read again whole; how many there are."""
-    query = statements.to_look_at(_names(session, target, target.columns), columns)
+    query = comparison.to_look_at(_names(session, target, target.columns), columns)
     return _fill(session, target, table, query, {"read": target.read, "young": young})
 
 
 def _names(session: Session, target: Target, columns: Sequence[str]) -> Names:
     assert target.staging is not None
     names = Names.of(target.spec, target.schema, target.staging, columns)
-    raw(session).execute(statements.drop_repeated(names), {"read": target.read})
+    raw(session).execute(drop_repeated(names), {"read": target.read})
     return names
 
 
 def make_behind(session: Session, target: Target, table: str) -> int:
     """Fill a suspects table with what the staged ids and stamps show to be missing here or older; how many."""
-    query = statements.behind(_names(session, target, target.columns))
+    query = comparison.behind(_names(session, target, target.columns))
     return _fill(session, target, table, query, {"read": target.read, "object": target.spec.object})
 
 
@@ -79,13 +80,13 @@ def close(session: Session, schema: str, table: str, ids: Sequence[str], verdict
 def judge(
     session: Session, staged: Target, table: str, ids: Sequence[str], *, compared: Sequence[str], since: datetime
 ) -> None:
-    """Give these suspects their verdicts from a second look at them (see merge.verdicts)."""
+    """Give these suspects their verdicts from a second look at them (see comparison.verdicts)."""
     assert staged.staging is not None
     lock_mirror(session, staged.mirror_id)
     columns = [*compared, *(["isdeleted"] if "isdeleted" in staged.columns and "isdeleted" not in compared else [])]
     names = Names.of(staged.spec, staged.schema, staged.staging, columns)
     calculated = staged.spec.columns_of(staged.spec.calculated)
-    statement = statements.verdicts(names, sql.Identifier(staged.schema, table), calculated=calculated)
+    statement = comparison.verdicts(names, sql.Identifier(staged.schema, table), calculated=calculated)
     raw(session).execute(statement, {"ids": list(ids), "since": since, "read": staged.read})
 
 

@@ -13,7 +13,7 @@ from worker.db import raw
 from worker.log import get_logger
 from worker.mirror import ddl, wide
 from worker.mirror import merge as statements
-from worker.mirror.merge import Names
+from worker.mirror.names import Names
 from worker.mirror.parts import part_of
 from worker.mirror.schema import READ, TableSpec
 
