@@ -167,11 +167,13 @@ class Sync(Base):
     """Runs that were asked for together, under one id that a caller can follow."""
 
     __tablename__ = "syncs"
+    __table_args__ = (
+        Index("ix_syncs_newest", "connection_id", "created_at"),
+        Index("ix_syncs_created_at", "created_at"),
+    )
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
-    connection_id: Mapped[int] = mapped_column(
-        ForeignKey("public.salesforce_oauth_tokens.id", ondelete="CASCADE"), index=True
-    )
+    connection_id: Mapped[int] = mapped_column(ForeignKey("public.salesforce_oauth_tokens.id", ondelete="CASCADE"))
     created_at: Mapped[Created]
 
 
@@ -246,10 +248,14 @@ class Verification(Base):
     """One proof of a mirror: what was compared, what differed, what it cost."""
 
     __tablename__ = "verifications"
-    __table_args__ = (CheckConstraint(one_of("depth", *DEPTHS), name="depth"),)
+    __table_args__ = (
+        CheckConstraint(one_of("depth", *DEPTHS), name="depth"),
+        Index("ix_verifications_newest", "mirror_id", "depth", "id"),
+        Index("ix_verifications_finished_at", "finished_at"),
+    )
 
     id: Mapped[Key]
-    mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"), index=True)
+    mirror_id: Mapped[int] = mapped_column(ForeignKey("sfsync.mirrors.id", ondelete="CASCADE"))
     run_id: Mapped[int | None] = mapped_column(ForeignKey("sfsync.runs.id", ondelete="SET NULL"), index=True)
     depth: Mapped[str] = mapped_column(Text)
     started_at: Mapped[Instant]

@@ -65,7 +65,7 @@ class Settings(BaseModel):
     page_workers: Count = 2  # pages of one run loaded at the same time by one process
     worker_threads: Count = 8
     parallel_calls: Count = 20  # calls of one org at once, over all processes; 5 at most where the org is a small one
-    run_days: Seconds = 30.0  # how long the history of finished runs is kept; of those that found nothing, a day
+    run_days: Seconds = 30.0  # how long finished runs, verifications and syncs are kept; runs that found nothing, a day
     usage_days: Count = 35  # how long it is kept what calls were spent on
     alert_lag_seconds: Seconds = 900.0  # doctor and health complain of a mirror further behind than this
     alert_undelivered_seconds: Seconds = 900.0  # … of an action that waits longer than this
