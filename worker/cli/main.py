@@ -28,7 +28,7 @@ COMMANDS = {
     "callbacks": ("callbacks", "What callers are told over HTTP: secrets, deliveries, endpoints."),
     "triggers": (
         "triggers",
-        "Work that a timetable or a caller starts: add, list, show, fire, enable, disable, remove.",
+        "Work that a timetable or a caller starts: add, list, show, change, fire, enable, disable, remove.",
     ),
     "worker": ("worker", "Run a worker service: actions, refresh or backfill."),
     "beat": ("worker", "Run the timetable."),

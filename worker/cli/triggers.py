@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from models.trigger import Trigger
 from worker import exact
 from worker.cli.output import Exit, Json, UserId, age, console, fail, is_narrow, show_json, show_table
 from worker.runtime import Runtime
@@ -35,67 +36,164 @@ def _runtime() -> Runtime:
     return rt
 
 
+Cron = Annotated[str | None, typer.Option(help="Five fields: minute hour day month weekday.")]
+TimeZone = Annotated[str | None, typer.Option(help="Of the cron line, as Europe/Berlin; UTC if none.")]
+Every = Annotated[str | None, typer.Option(help="An interval instead of a cron line: 90s, 15m, 2h, 1d.")]
+Objects = Annotated[list[str] | None, typer.Option("--object", help="Refresh this object; several times.")]
+AllObjects = Annotated[bool, typer.Option("--all-objects", help="Refresh all that is mirrored.")]
+Capability = Annotated[str | None, typer.Option(help="Execute this capability.")]
+Parameters = Annotated[str | None, typer.Option(help="Its parameters, a JSON object.")]
+Actions = Annotated[Path | None, typer.Option(help="Do these writes: a file of JSON lines; - for stdin.")]
+Missed = Annotated[
+    str | None, typer.Option(help="What was missed while nobody looked: skip, once, all. New ones: once.")
+]
+MissedLimit = Annotated[int | None, typer.Option(help="With all: at most so many, the newest. New ones: 10.")]
+Grace = Annotated[str | None, typer.Option(help="Later than this is missed. New ones: 60s.")]
+Overlap = Annotated[
+    str | None,
+    typer.Option(help="While earlier work goes on: skip, queue, allow. New ones: skip by the timetable, else allow."),
+]
+
+
 @triggers.command()
 def add(
     user_id: UserId,
     name: Annotated[str, typer.Argument(help="What to call it; one of that name for each user.")],
-    cron: Annotated[str | None, typer.Option(help="Five fields: minute hour day month weekday.")] = None,
-    time_zone: Annotated[str | None, typer.Option(help="Of the cron line, as Europe/Berlin; UTC if none.")] = None,
-    every: Annotated[str | None, typer.Option(help="An interval instead of a cron line: 90s, 15m, 2h, 1d.")] = None,
-    objects: Annotated[list[str] | None, typer.Option("--object", help="Refresh this object; several times.")] = None,
-    all_objects: Annotated[bool, typer.Option("--all-objects", help="Refresh all that is mirrored.")] = False,
-    capability: Annotated[str | None, typer.Option(help="Execute this capability.")] = None,
-    parameters: Annotated[str | None, typer.Option(help="Its parameters, a JSON object.")] = None,
-    actions: Annotated[Path | None, typer.Option(help="Do these writes: a file of JSON lines; - for stdin.")] = None,
-    missed: Annotated[str, typer.Option(help="What was missed while nobody looked: skip, once, all.")] = "once",
-    missed_limit: Annotated[int, typer.Option(help="With all: at most so many, the newest.")] = 10,
-    grace: Annotated[str, typer.Option(help="Later than this is missed.")] = "60s",
-    overlap: Annotated[str | None, typer.Option(help="While earlier work goes on: skip, queue, allow.")] = None,
+    cron: Cron = None,
+    time_zone: TimeZone = None,
+    every: Every = None,
+    objects: Objects = None,
+    all_objects: AllObjects = False,
+    capability: Capability = None,
+    parameters: Parameters = None,
+    actions: Actions = None,
+    missed: Missed = None,
+    missed_limit: MissedLimit = None,
+    grace: Grace = None,
+    overlap: Overlap = None,
     disabled: Annotated[bool, typer.Option("--disabled", help="Add it switched off.")] = False,
     as_json: Json = False,
 ) -> None:
     """Add a trigger. With --cron or --every the timetable fires it, without them `fire` does."""
-    try:
-        every_seconds = interval(every).total_seconds() if every is not None else None
-        grace_seconds = interval(grace).total_seconds()
-    except ScheduleError as error:
-        raise fail(str(error), Exit.USAGE) from None
-    refreshes = all_objects or bool(objects)
-    if refreshes == (capability is not None or actions is not None):
+    given = {
+        "name": name,
+        "type": "manual_trigger",
+        **_schedule(cron, time_zone, every),
+        **_work(objects, all_objects, capability, parameters, actions),
+        **_policies(missed, missed_limit, grace, overlap),
+    }
+    if "workflow_action" not in given:
         raise fail("choose what it does: --object or --all-objects, --capability, or --actions", Exit.USAGE)
-    asked = Asked(
-        name=name,
-        type="manual_trigger" if cron is None and every is None else "scheduled_trigger",
-        workflow_action="process_data" if refreshes else "execute_service",
-        cron=cron,
-        time_zone=time_zone,
-        every_seconds=every_seconds,
-        capability=capability,
-        parameters=_object(parameters, "--parameters") if parameters is not None else None,
-        actions=_lines(actions) if actions is not None else None,
-        objects=list(objects or ()) if refreshes else None,
-        missed=missed,
-        missed_limit=missed_limit,
-        grace_seconds=grace_seconds,
-        overlap=overlap,
-        enabled=not disabled,
-    )
     rt = _runtime()
     now = rt.now()
-    new = store.checked(asked, now, rt.triggers.capabilities)
+    new = store.checked(Asked(**given, enabled=not disabled), now, rt.triggers.capabilities)
     with rt.database.transaction() as session:
         connection_id = store.connection_of(session, user_id)
         if connection_id is None:
             raise fail(f"{user_id} is not connected; `sfsync connect --user-id {user_id}`", Exit.DISCONNECTED)
         row = store.add(session, connection_id, new, now)
         found = store.shown(session, trigger_id=row.id)[0]
-        upcoming = store.upcoming(row, now, NEXT)
+    _show_trigger(row, found, "Added", now, as_json=as_json)
+
+
+@triggers.command()
+def change(
+    trigger_id: TriggerId,
+    name: Annotated[str | None, typer.Option(help="Call it so.")] = None,
+    cron: Cron = None,
+    time_zone: TimeZone = None,
+    every: Every = None,
+    by_hand: Annotated[
+        bool, typer.Option("--by-hand", help="Take it off the timetable: only `fire` fires it.")
+    ] = False,
+    objects: Objects = None,
+    all_objects: AllObjects = False,
+    capability: Capability = None,
+    parameters: Parameters = None,
+    actions: Actions = None,
+    missed: Missed = None,
+    missed_limit: MissedLimit = None,
+    grace: Grace = None,
+    overlap: Overlap = None,
+    as_json: Json = False,
+) -> None:
+    """Change a trigger: only what is given. A new schedule counts from now; what has fired already stays as it was."""
+    changes = {
+        **({"name": name} if name is not None else {}),
+        **_schedule(cron, time_zone, every),
+        **_work(objects, all_objects, capability, parameters, actions),
+        **_policies(missed, missed_limit, grace, overlap),
+    }
+    if by_hand and changes.keys() & {"cron", "time_zone", "every_seconds"}:
+        raise fail("--by-hand has no schedule beside it; choose one of them", Exit.USAGE)
+    changes |= {"type": "manual_trigger"} if by_hand else {}
+    if not changes:
+        raise fail("nothing to change was given; `sfsync triggers change --help` names what can be", Exit.USAGE)
+    rt = _runtime()
+    now = rt.now()
+    with rt.database.transaction() as session:
+        row = _found(store.alter(session, trigger_id, changes, now, rt.triggers.capabilities), trigger_id)
+        found = store.shown(session, trigger_id=trigger_id)[0]
+    _show_trigger(row, found, "Changed", now, as_json=as_json)
+
+
+def _schedule(cron: str | None, time_zone: str | None, every: str | None) -> dict[str, Any]:
+    """When it fires, as far as it was given."""
+    given = {"cron": cron, "time_zone": time_zone, "every_seconds": None if every is None else _seconds(every)}
+    found = {name: value for name, value in given.items() if value is not None}
+    return found | ({"type": "scheduled_trigger"} if cron is not None or every is not None else {})
+
+
+def _seconds(text: str) -> float:
+    try:
+        return interval(text).total_seconds()
+    except ScheduleError as error:
+        raise fail(str(error), Exit.USAGE) from None
+
+
+def _work(
+    objects: list[str] | None,
+    all_objects: bool,
+    capability: str | None,
+    parameters: str | None,
+    actions: Path | None,
+) -> dict[str, Any]:
+    """What it does, as far as it was given."""
+    filled = {} if parameters is None else {"parameters": _object(parameters, "--parameters")}
+    kinds = {"--object": bool(objects), "--all-objects": all_objects, "--capability": capability, "--actions": actions}
+    chosen = [option for option, given in kinds.items() if given]
+    if len(chosen) > 1:
+        raise fail(f"{chosen[0]} and {chosen[1]} are two kinds of work; choose one of them", Exit.USAGE)
+    if objects or all_objects:
+        return {"workflow_action": "process_data", "objects": list(objects or ()), **filled}
+    if capability is not None:
+        return {"workflow_action": "execute_service", "capability": capability, **filled}
+    if actions is not None:
+        return {"workflow_action": "execute_service", "actions": _lines(actions), **filled}
+    return filled
+
+
+def _policies(missed: str | None, missed_limit: int | None, grace: str | None, overlap: str | None) -> dict[str, Any]:
+    """What becomes of missed and overlapping due times, as far as it was given."""
+    given = {
+        "missed": missed,
+        "missed_limit": missed_limit,
+        "grace_seconds": None if grace is None else _seconds(grace),
+        "overlap": overlap,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _show_trigger(row: Trigger, found: Mapping[str, Any], done: str, now: datetime, *, as_json: bool) -> None:
+    upcoming = store.upcoming(row, now, NEXT) if row.enabled else []
     if as_json:
         show_json({**found, "upcoming": upcoming})
         return
-    console.print(f"[green]✓[/green] Added the trigger {row.id}: {_plain(found)}", highlight=False)
+    console.print(f"[green]✓[/green] {done} the trigger {row.id}: {_plain(found)}", highlight=False)
     _show_upcoming(upcoming, row.time_zone)
-    if not upcoming:
+    if not row.enabled:
+        console.print(f"  it is switched off: sfsync triggers enable {row.id}", highlight=False)
+    elif not upcoming:
         console.print(f"  fire it: sfsync triggers fire {row.id}", highlight=False)
 
 

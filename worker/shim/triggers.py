@@ -1,5 +1,6 @@
 """Triggers over HTTP: add, look, change, fire, remove."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -193,21 +194,17 @@ async def _given(request: Request) -> dict[str, Any]:
 
 
 def _change(rt: Runtime, caller: Caller, trigger_id: int, given: dict[str, Any], whole: bool) -> JSONResponse:
-    before = _allowed(rt, caller, trigger_id)
-    now = rt.now()
+    _allowed(rt, caller, trigger_id)
+    if whole and (missing := sorted({"name", "type", "workflow_action"} - given.keys())):
+        raise Refusal.of("VALIDATION_ERROR", f"{missing[0]} is required.")
+    allow, able = partial(_require_scope_of_work, caller), rt.triggers.capabilities
     try:
-        if whole and (missing := sorted({"name", "type", "workflow_action"} - given.keys())):
-            raise Refusal.of("VALIDATION_ERROR", f"{missing[0]} is required.")
-        asked = Asked(**given) if whole else store.asked_of(before, given)
-        _require_scope_of_work(caller, asked)
-        new = store.checked(asked, now, rt.triggers.capabilities)
         with rt.database.transaction() as session:
-            found = store.find(session, trigger_id, lock=True)
-            if found is None:
-                raise _unknown()
-            store.change(session, found[0], new, now)
+            changed = store.alter(session, trigger_id, given, rt.now(), able, whole=whole, allow=allow)
     except (FaultyTriggerError, NameTakenError) as error:
         raise _refusal(error) from None
+    if changed is None:
+        raise _unknown()
     return _shown(rt, trigger_id)
 
 

@@ -1,6 +1,6 @@
 """Triggers and firings in their tables: what callers see, and how triggers are added, changed and removed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -154,6 +154,30 @@ def add(session: Session, connection_id: int, new: Checked, now: datetime) -> Tr
     row.next_due_at = next_due(row, now)
     _save(session, row, new.work)
     return row
+
+
+def alter(
+    session: Session,
+    trigger_id: int,
+    changes: Mapping[str, Any],
+    now: datetime,
+    capabilities: Collection[str],
+    *,
+    whole: bool = False,
+    allow: Callable[[Asked], None] = lambda _: None,
+) -> Trigger | None:
+    """Change a trigger as it stands, locked: two changes at a time both hold. None when there is no such trigger.
+
+    `whole`: what is not given goes back to its default. `allow` raises when the caller may not have such a trigger.
+    FaultyTriggerError, NameTakenError.
+    """
+    found = find(session, trigger_id, lock=True)
+    if found is None:
+        return None
+    asked = Asked(**changes) if whole else asked_of(shown(session, trigger_id=trigger_id)[0], changes)
+    allow(asked)
+    change(session, found[0], checked(asked, now, capabilities), now)
+    return found[0]
 
 
 def change(session: Session, row: Trigger, new: Checked, now: datetime) -> None:

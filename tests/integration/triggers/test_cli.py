@@ -64,6 +64,63 @@ def test_the_kinds_of_work(run: Run) -> None:
     assert "who" in run("fire", "1", code=Exit.REFUSED)
 
 
+def test_a_trigger_is_changed_in_what_is_given_and_stays_in_the_rest(run: Run, rows: Rows) -> None:
+    given = ("--cron", "0 2 * * *", "--time-zone", "Europe/Berlin", "--object", "Contact", "--missed", "all")
+    run("add", "--user-id", "u", "nightly", *given)
+    trigger_id = str(rows("SELECT id FROM sfsync.triggers")[0][0])
+
+    def change(*arguments: str) -> dict[str, Any]:
+        changed: dict[str, Any] = json.loads(run("change", trigger_id, *arguments, "--json"))
+        return changed
+
+    assert "Changed the trigger" in run("change", trigger_id, "--time-zone", "Asia/Tokyo")
+    found = change("--missed-limit", "3", "--grace", "5m", "--name", "early")
+    assert (found["cron"], found["time_zone"], found["objects"]) == ("0 2 * * *", "Asia/Tokyo", ["Contact"])
+    assert (found["name"], found["missed"], found["missed_limit"], found["grace_seconds"]) == ("early", "all", 3, 300)
+    found = change("--every", "15m")
+    assert (found["type"], found["every_seconds"], "cron" in found) == ("scheduled_trigger", 900, False)
+    assert found["next_due_at"] == found["upcoming"][0]
+    found = change("--capability", "create_contact", "--parameters", '{"LastName": "Ito"}', "--overlap", "queue")
+    assert (found["workflow_action"], found["parameters"], "objects" in found) == (
+        "execute_service",
+        {"LastName": "Ito"},
+        False,
+    )
+    found = change("--parameters", '{"LastName": "Zorn"}')
+    assert (found["capability"], found["parameters"]) == ("create_contact", {"LastName": "Zorn"})
+    found = change("--by-hand")
+    assert (found["type"], found["next_due_at"], found["upcoming"]) == ("manual_trigger", None, [])
+    run("disable", trigger_id)
+    assert "switched off" in run("change", trigger_id, "--cron", "5 * * * *")
+    assert rows("SELECT type, enabled, next_due_at FROM sfsync.triggers") == [("scheduled_trigger", False, None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        ((), "nothing to change", Exit.USAGE),
+        (("--cron", "0 25 * * *"), "bad hour", Exit.USAGE),
+        (("--time-zone", "Berlin"), "did you mean Europe/Berlin", Exit.USAGE),
+        (("--cron", "0 2 * * *", "--every", "1h"), "and not both", Exit.USAGE),
+        (("--by-hand", "--every", "1h"), "choose one of them", Exit.USAGE),
+        (("--object", "Contact", "--capability", "create_contact"), "two kinds of work", Exit.USAGE),
+        (("--parameters", '{"a": 1}'), "process_data refreshes objects", Exit.USAGE),
+        (("--every", "0s"), "5 seconds", Exit.USAGE),
+        (("--grace", "0"), "grace_seconds is 1", Exit.USAGE),
+        (("--name", "other"), "there is a trigger 'other' already", Exit.REFUSED),
+    ],
+)
+def test_a_wrong_change_changes_nothing(
+    run: Run, rows: Rows, arguments: tuple[str, ...], words: str, code: Exit
+) -> None:
+    for name in ("nightly", "other"):
+        run("add", "--user-id", "u", name, "--cron", "0 2 * * *", "--all-objects")
+    before = rows("SELECT * FROM sfsync.triggers ORDER BY id")
+    assert words in run("change", str(before[0][0]), *arguments, code=code).replace("\n", " ")
+    assert rows("SELECT * FROM sfsync.triggers ORDER BY id") == before
+    assert "no trigger" in run("change", "4711", "--grace", "5s", code=Exit.REFUSED)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
