@@ -196,7 +196,7 @@ class _Maker:
         self._ready: Queue[Block | Exception] = Queue(BLOCKS_AHEAD)
 
     def __enter__(self) -> "_Maker":
-        command = [sys.executable, "-m", "local_org.made"]
+        command = [sys.executable, "-P", "-m", "local_org.made"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_ROOT)
         assert self._process.stdin is not None
         marshal.dump(self._order, self._process.stdin)

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 from celery import Celery, Task, signals
+from celery.loaders.app import AppLoader
 from celery.worker.request import Request
 from kombu.entity import Queue
 
@@ -141,9 +142,19 @@ class DocumentTask(Task):  # type: ignore[misc]  # Celery is untyped
             return str(self.run(*args, **kwargs))
 
 
+class OwnLoader(AppLoader):  # type: ignore[misc]  # Celery is untyped
+    """Imports our tasks from where we are installed. Celery looks into the current folder first, and there may be an
+    application of the caller's with a package `tasks` of its own."""
+
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
+        """Import a module as anybody does."""
+        return (imp or self.import_module)(module, package=package)
+
+
 def make_app(settings: Settings, *, client_name: str = "sfsync", publish_only: bool = False) -> Celery:
     """The Celery app for one role; `client_name` is what Redis shows for its connections. Opens no connection."""
-    app = Celery("sfsync", task_cls=StepTask, include=() if publish_only else TASKS, set_as_current=not publish_only)
+    include = () if publish_only else TASKS
+    app = Celery("sfsync", loader=OwnLoader, task_cls=StepTask, include=include, set_as_current=not publish_only)
     app.conf.update(CONFIG)
     app.conf.broker_url = settings.redis_url.get_secret_value()
     app.conf.broker_transport_options = {

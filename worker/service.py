@@ -109,8 +109,8 @@ class Sibling:
     """The poller of a prefork worker: a process of its own, since a fork must copy neither its threads nor its connections."""
 
     def __init__(self, service: str, threads: int) -> None:
-        self.command = [sys.executable, "-m", "worker.cli", "worker", service, "--poll-only", f"--beside={os.getpid()}"]
-        self.command += [f"--concurrency={threads}"]
+        self.command = [sys.executable, "-P", "-m", "worker.cli", "worker", service, "--poll-only"]
+        self.command += [f"--beside={os.getpid()}", f"--concurrency={threads}"]
         self._stop = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="sibling", daemon=True)

@@ -31,7 +31,8 @@ log = get_logger(__name__)
 STOP_SECONDS = 25.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a dead child is started again
 START_SECONDS = 120.0
-SFSYNC = (sys.executable, "-m", "worker.cli")
+PYTHON = (sys.executable, "-P")  # -P: the current folder may be an application's, with packages named like ours
+SFSYNC = (*PYTHON, "-m", "worker.cli")
 FLOWER_OPTIONS = ("--read_only=True", "--max_tasks=5000")  # its own default keeps 100,000 tasks in memory
 WORKERS = ("actions", "refresh", "backfill")
 
@@ -46,6 +47,7 @@ class Child:
     log_file: Path
     url: str = ""  # where a person can look at it
     restart: bool = True
+    cwd: Path | None = None
     process: subprocess.Popen[bytes] | None = None
     pause: float = FIRST_PAUSE
     started: float = 0.0
@@ -57,6 +59,7 @@ class Child:
             self.process = subprocess.Popen(
                 list(self.command),
                 env=dict(self.env),
+                cwd=self.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -81,9 +84,18 @@ class Stack:
     brought: dict[str, str] = field(default_factory=dict)  # name → URL of the servers we brought along
     org: dict[str, Any] | None = None  # the local org's ready file, where it runs
 
-    def add(self, name: str, command: Sequence[str], *, url: str = "", env: Mapping[str, str] | None = None) -> Child:
-        """Start a service."""
-        child = Child(name, command, {**self.env, **(env or {})}, self.folder / "logs" / f"{name}.log", url)
+    def add(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        url: str = "",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Child:
+        """Start a service, here or in the folder `cwd`."""
+        log_file = self.folder / "logs" / f"{name}.log"
+        child = Child(name, command, {**self.env, **(env or {})}, log_file, url, cwd=cwd)
         child.log_file.parent.mkdir(parents=True, exist_ok=True)
         child.start()
         self.children.append(child)
@@ -202,7 +214,7 @@ def _bring_org(stack: Stack, options: Sequence[str]) -> None:
     ready.unlink(missing_ok=True)
     port = _kept_port(stack.folder / "org.port")
     data = stack.folder / "org"
-    command = [sys.executable, "-m", "local_org", "--port", str(port), "--data", str(data), "--ready-file", str(ready)]
+    command = [*PYTHON, "-m", "local_org", "--port", str(port), "--data", str(data), "--ready-file", str(ready)]
     child = stack.add("org", [*command, *options])
     known = _wait_ready(child, ready)
     child.url = known["url"]
@@ -238,11 +250,15 @@ def _wait_ready(child: Child, ready: Path) -> dict[str, Any]:
 
 
 def _bring_flower(stack: Stack, port: int) -> None:
-    """Flower on loopback, read-only, behind a password of its own; broker and password are kept out of the command line."""
+    """Flower on loopback, read-only, behind a password of its own; broker and password are kept out of the command line.
+
+    It runs in our folder: it would read a `celeryconfig.py` or `flowerconfig.py` that is in its own.
+    """
     password = secrets.token_urlsafe(12)
     stack.add(
         "flower",
-        [sys.executable, "-m", "celery", "flower", "--address=127.0.0.1", f"--port={port}", *FLOWER_OPTIONS],
+        [*PYTHON, "-m", "celery", "flower", "--address=127.0.0.1", f"--port={port}", *FLOWER_OPTIONS],
         url=f"http://sfsync:{password}@127.0.0.1:{port}",
         env={"FLOWER_BASIC_AUTH": f"sfsync:{password}", "CELERY_BROKER_URL": stack.env["REDIS_URL"]},
+        cwd=stack.folder,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+import requests
 
 from tests.acceptance.stack import ROOT, start_stack
 from tests.waiting import until
@@ -20,21 +21,28 @@ from worker.local_servers import EmbeddedValkey, die_with_parent, free_port
 
 pytestmark = pytest.mark.acceptance
 
-SFSYNC = [sys.executable, "-m", "worker.cli"]
+SFSYNC = [sys.executable, "-P", "-m", "worker.cli"]
 SERVICES = {"actions", "refresh", "backfill"}
 
 
+APPLICATION = ("tasks", "models", "worker", "local_org", "secrets", "celeryconfig", "flowerconfig")
+
+
 class Up:
-    """A running `sfsync up` and what it said."""
+    """A running `sfsync up` and what it said. It was started in an application's folder, whose modules are named like ours."""
 
     def __init__(self, folder: Path) -> None:
         env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)}
         self.log = folder / "up.log"
+        application = folder / "application"
+        application.mkdir()
+        for name in APPLICATION:
+            (application / f"{name}.py").write_text("raise RuntimeError('a module of the application was imported')")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [*SFSYNC, "up", "--json", "--folder", str(folder / "data"), "--seed", "Account=5,Contact=10"],
                 env=env,
-                cwd=ROOT,
+                cwd=application,
                 stdout=subprocess.PIPE,
                 stderr=output,
                 start_new_session=True,
@@ -77,6 +85,12 @@ def alive_lanes(database_url: str) -> set[str]:
         return {row[0].partition("@")[0] for row in connection.execute(seen)}
 
 
+def answers(url: str) -> bool:
+    with suppress(requests.ConnectionError):
+        return requests.get(url, timeout=30).ok
+    return False
+
+
 def gone(processes: list[psutil.Process]) -> bool:
     return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
@@ -86,6 +100,8 @@ def test_up_brings_everything_and_ctrl_c_leaves_no_process_behind(up: Up) -> Non
     assert {"postgres", "valkey", "org", "beat", "shim", "flower"} <= set(said["parts"])
     database_url = said["environment"]["DATABASE_URL"]
     until(lambda: {*SERVICES, "beat"} <= alive_lanes(database_url))
+    until(lambda: answers(said["parts"]["flower"]))
+    assert "child.restarted" not in up.log.read_text()
     family = up.family()
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(60) == 0
