@@ -248,6 +248,59 @@ def test_updates_in_a_job_that_fails_halfway_are_applied_in_order(world: World, 
     assert [row["Title"] for row in world.find("Contact", name, "Title")] == ["two"] * (FEW + 1)
 
 
+def _mixed(world: World, name: str, operation: str) -> list[Intent]:
+    """More actions of one operation than a job needs: upserts that find a record and such that make one, updates, deletes."""
+    ids = [rest_create(world.org, "Contact", {"LastName": name, "External_Key__c": f"{name} {n}"}) for n in range(FEW)]
+    match operation:
+        case "upsert":
+            keys = [f"{name} {n}" for n in range(FEW // 2, 2 * FEW)]
+            fields = {"LastName": name, "Title": "new"}
+            return [
+                Intent("Contact", "upsert", fields, external_id_field="External_Key__c", external_id=key)
+                for key in keys
+            ]
+        case "create":  # which the object's key field makes an upsert
+            return [Intent("Contact", "create", {"LastName": name, "Title": "new"}) for _ in range(FEW + 1)]
+        case "update":
+            more = rest_create(world.org, "Contact", {"LastName": name})
+            return [Intent("Contact", "update", {"Title": "new"}, record_id=one) for one in (*ids, more)]
+    more = rest_create(world.org, "Contact", {"LastName": name})
+    return [Intent("Contact", "delete", record_id=one) for one in (*ids, more)]
+
+
+@pytest.mark.parametrize(
+    ("operation", "death"),
+    [
+        ("upsert", None),
+        ("upsert", "before the results"),
+        ("upsert", "after the results"),
+        ("create", None),
+        ("update", "before the results"),
+        ("delete", "after the results"),
+    ],
+)
+def test_each_row_of_a_job_that_fails_halfway_is_carried_out_once(
+    world: World, name: str, operation: str, death: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intents = _mixed(world, name, operation)
+    begin = max(entry["seq"] for entry in world.org.control.journal())
+    world.org.control.add_bulk_fault("fail_halfway", object="Contact", rows=3)
+    world.accept(*intents)
+    if death is not None:
+        _kill_at(monkeypatch, *DEATHS[death], lambda: world.step())
+    finish_after_death(world)
+    assert world.states() == ["delivered"] * len(intents)
+    done = [one["id"] for one in world.org.control.journal(begin) if one["object"] == "Contact"]
+    assert len(done) == len(set(done)) == len(intents)  # each record was written once, and nothing else was
+    assert {row[0] for row in world.rows("SELECT record_id FROM sfsync.actions")} == set(done)
+    ways = world.rows("SELECT way, count(*) FROM sfsync.actions GROUP BY 1 ORDER BY 1")
+    assert sum(count for way, count in ways if way == "bulk") == 3
+    finals = "SELECT count(*) FROM sfsync.action_attempts WHERE state = 'delivered' GROUP BY action_id"
+    assert world.rows(finals) == [(1,)] * len(intents)
+    changed = [row["Title"] for row in world.find("Contact", name, "Title")].count("new")
+    assert changed == (0 if operation == "delete" else len(intents))
+
+
 def test_while_the_org_takes_no_jobs_calls_are_made(world: World, name: str) -> None:
     spent = [{"errorCode": "LIMIT_EXCEEDED", "message": "ExceededQuota : ApiBatchItems Limit exceeded."}]
     world.org.control.add_fault(match={"path_regex": "jobs/ingest$"}, action={"status": 400, "body": spent})
