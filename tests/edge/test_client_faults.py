@@ -19,21 +19,23 @@ from worker.errors import (
     OverBudgetError,
     RejectedError,
     SchemaChangedError,
+    SettingsError,
     TransientError,
     UnknownOutcomeError,
 )
 from worker.salesforce import client as client_module
-from worker.salesforce import rest, transport
+from worker.salesforce import ingest, rest, retrying, transport
 from worker.salesforce.client import AccessToken, OrgClient
 from worker.salesforce.transport import Call, Deadline, HttpOptions
 
 EXPIRED = answer(401, [{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}])
-FINE = answer(200, {"fine": True}, {"Date": "Mon, 23 Nov 2026 10:00:00 GMT"})
+FINE_DATE = {"Date": "Mon, 23 Nov 2026 10:00:00 GMT"}
+FINE = answer(200, {"fine": True}, FINE_DATE)
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retrying, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 def read(client: OrgClient, **options: Any) -> Any:
@@ -260,7 +262,7 @@ def test_status_and_code_together_decide(status: int, code: str, message: str, k
             read(client_of(server))
         assert type(caught.value) is kind
         assert message in str(caught.value)
-        assert len(server.seen) == 1
+        assert len([seen for seen in server.seen if seen.target != "/services/data"]) == 1
 
 
 def test_close_from_another_thread_cuts_the_open_call() -> None:
@@ -430,3 +432,104 @@ def test_a_token_shows_in_no_repr_error_or_log(caplog: pytest.LogCaptureFixture)
             read(client)
     seen = f"{client!r} {caught.value!r} {caught.value} {Tokens(server.url).current()!r} {caplog.text}"
     assert "SECRETSECRET" not in seen
+
+
+# -- an org that has moved, or does not serve our version
+
+
+class _Moved(FakeTokens):
+    """Its renewed tokens name the instance to which the org has moved."""
+
+    def renew(self, stale: AccessToken) -> AccessToken:
+        self.renewals += 1
+        return AccessToken(f"token-{self.renewals + 1}", self.elsewhere, self.renewals + 1)
+
+    elsewhere: str = ""
+
+
+@pytest.mark.parametrize("call", [read, write])
+def test_an_org_that_has_moved_is_found_by_a_renewed_token(call: Any) -> None:
+    with serve(script_of(FINE)) as there:
+        with serve(script_of(answer(301, b"", {"Location": f"{there.url}/services/data/v62.0/limits"}))) as left:
+            tokens = _Moved(left.url)
+            tokens.elsewhere = there.url
+            client = OrgClient(tokens, HttpOptions("62.0", (left.url, there.url)))
+            assert call(client) == {"fine": True}
+            assert call(client) == {"fine": True}
+        assert [len(left.seen), len(there.seen), tokens.renewals] == [1, 2, 1]
+        assert {seen.headers["authorization"] for seen in there.seen} == {"Bearer token-2"}
+
+
+def test_a_host_that_redirects_for_another_reason_costs_no_log_in_each_time() -> None:
+    with serve(script_of(answer(302, b"", {"Location": "https://elsewhere.example/login"}))) as server:
+        tokens = FakeTokens(server.url)
+        client = OrgClient(tokens, HttpOptions("62.0", (server.url,)))
+        for _ in range(3):
+            with pytest.raises(TransientError, match="redirect"):
+                read(client)
+        assert tokens.renewals == 1
+
+
+def versions_of(*listed: str) -> bytes:
+    return answer(200, [{"label": "", "url": f"/services/data/v{one}", "version": one} for one in listed])
+
+
+GONE = answer(404, [{"errorCode": "NOT_FOUND", "message": "The requested resource does not exist"}])
+
+
+@pytest.mark.parametrize("body", [GONE, answer(404, b"<html>URL No Longer Exists</html>")])
+@pytest.mark.parametrize("call", [read, write])
+def test_a_version_that_the_org_does_not_serve_is_a_setting_to_mend(call: Any, body: bytes) -> None:
+    with serve(script_of(body, versions_of("50.0", "61.0"))) as server:
+        with pytest.raises(SettingsError, match=r"SALESFORCE_API_VERSION: .* serves 50.0 to 61.0, not 62.0"):
+            call(client_of(server))
+        assert server.seen[-1].target == "/services/data"
+
+
+@pytest.mark.parametrize("listed", [versions_of("31.0", "62.0"), answer(403, b"no"), answer(200, b"[]")])
+def test_what_is_not_found_in_a_version_that_is_served_is_not_found(listed: bytes) -> None:
+    with serve(script_of(GONE, listed, GONE)) as server, pytest.raises(NotFoundError):
+        read(client_of(server))
+
+
+def test_a_retry_after_may_be_a_date_and_is_bounded() -> None:
+    headers = {"Date": "Mon, 23 Nov 2026 10:00:00 GMT", "Retry-After": "Mon, 23 Nov 2026 10:10:00 GMT"}
+    for told, seconds in ((headers, 600), ({"Retry-After": "99999"}, 3600), ({"Retry-After": "soon"}, None)):
+        with serve(script_of(answer(429, b"", told))) as server, pytest.raises(TransientError) as caught:
+            read(client_of(server))
+        advice = caught.value.retry_after
+        assert (advice and advice.total_seconds()) == seconds
+
+
+def test_a_next_page_is_asked_of_our_instance_whatever_host_it_names() -> None:
+    first = {"totalSize": 2, "done": False, "records": [{"Id": "a"}]}
+    second = answer(200, {"totalSize": 2, "done": True, "records": [{"Id": "b"}]}, FINE_DATE)
+    for host in ("", "https://acme.my.salesforce.com"):
+        body = {**first, "nextRecordsUrl": f"{host}/services/data/v55.0/query/01gC0-1"}
+        with serve(script_of(answer(200, body, FINE_DATE), second)) as server:
+            client = client_of(server)
+            page = rest.query(client, "SELECT Id FROM A")
+            assert page.next_url is not None
+            assert rest.more(client, page.next_url).records == [{"Id": "b"}]
+            assert server.seen[1].target == "/services/data/v55.0/query/01gC0-1"
+
+
+# -- what a Bulk job did
+
+
+def csv_of(*lines: str) -> bytes:
+    return answer(200, "\r\n".join(lines).encode(), {"Content-Type": "text/csv"})
+
+
+@pytest.mark.parametrize("counts", [{}, {"numberRecordsProcessed": 0, "numberRecordsFailed": 0}])
+def test_every_row_of_a_job_is_told_of_though_the_job_does_not_count(counts: dict[str, int]) -> None:
+    job = {"id": "750000000000001AAA", "state": "Failed", "errorMessage": "TooManyLockFailure", **counts}
+    good = csv_of('"sf__Id","sf__Created","LastName"', '"003000000000001AAA","true","a"', "")
+    bad = csv_of('"sf__Id","sf__Error","LastName"', '"","REQUIRED_FIELD_MISSING:no name:Name --","b"', "")
+    left = csv_of('"LastName"', '"c"', '"d"')
+    with serve(script_of(answer(200, job), good, bad, left)) as server:
+        client = client_of(server)
+        found = ingest.results(client, ingest.get(client, job["id"]), 4)
+    assert found.whole
+    assert [(row.success, row.cells["LastName"]) for row in found.tried] == [(True, "a"), (False, "b")]
+    assert [row["LastName"] for row in found.untried] == ["c", "d"]

@@ -25,7 +25,7 @@ from worker.actions.resolve import resolve
 from worker.actions.sending import send
 from worker.actions.vetting import vet
 from worker.attribution import attributed
-from worker.errors import DisconnectedError, RejectedError, SyncError, TransientError
+from worker.errors import DisconnectedError, RejectedError, SettingsError, SyncError, TransientError
 from worker.log import bound, get_logger
 from worker.salesforce import ui_records
 from worker.salesforce.client import OrgClient
@@ -36,6 +36,7 @@ log = get_logger(__name__)
 
 GRACE_SECONDS = 30.0  # at most, between the claim and the sending; and for writing the outcome down
 UNREACHABLE = timedelta(seconds=5)  # before the org is tried again
+NEEDS_A_PERSON = timedelta(minutes=1)  # … which refuses the API or the session, or does not serve our version of it
 REMEMBER_AGAIN = timedelta(seconds=15)  # after the mirror could not be told
 REMEMBER_AFTER_SECONDS = 2.0  # a busy queue tells the mirror of several batches together, but not later than this
 TURN_SECONDS = 5.0  # how long one queue is served before others get their turn
@@ -76,8 +77,9 @@ def step(
         except _PausedError as paused:
             _postpone(deps, queue, paused.after)
             return Done()
-        except (TransientError, DisconnectedError) as error:
-            _postpone(deps, queue, getattr(error, "retry_after", None) or UNREACHABLE)
+        except (TransientError, DisconnectedError, SettingsError) as error:
+            pause = UNREACHABLE if isinstance(error, TransientError) else NEEDS_A_PERSON
+            _postpone(deps, queue, getattr(error, "retry_after", None) or pause)
             raise
         # None: something is ready, and waits for others' calls to end.
         remember_delivered(deps, queue, busy=worked is None or (worked and _has_ready(deps, queue)))

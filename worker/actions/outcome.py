@@ -9,6 +9,7 @@ from worker.errors import (
     NotFoundError,
     OrgComplaint,
     OverBudgetError,
+    SettingsError,
     SyncError,
     TransientError,
     UnknownOutcomeError,
@@ -101,6 +102,7 @@ THROTTLED = frozenset(
     | {f"HTTP_{status}" for status in (420, 425, 429, 502, 503)}
 )
 THROTTLE_PAUSE = timedelta(seconds=5)  # where the org does not say for how long
+SETTINGS_PAUSE = timedelta(minutes=5)  # until a person has mended a setting: nothing is wrong with what was sent
 
 
 class Result(Protocol):
@@ -153,6 +155,8 @@ def of_error(error: SyncError) -> Verdict:
             return Waits(problem, error.retry_after or DAILY_LIMIT_PAUSE)
         case DisconnectedError():
             return Waits(problem, timedelta(0))  # the connection is not served until a person reconnects it
+        case SettingsError():
+            return Waits(problem, SETTINGS_PAUSE)
         case TransientError():
             if throttled:
                 return Waits(problem, error.retry_after or THROTTLE_PAUSE)

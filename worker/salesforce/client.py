@@ -4,34 +4,42 @@ The one place that sends requests to an org's API. Not shared between threads, e
 """
 
 import json as jsonlib
-import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from simple_salesforce.api import Salesforce
 
-from worker.errors import DisconnectedError, OverBudgetError, SyncError, TransientError, UnknownOutcomeError
+from worker.errors import (
+    DisconnectedError,
+    NotFoundError,
+    OverBudgetError,
+    SyncError,
+    TransientError,
+    UnknownOutcomeError,
+)
 from worker.log import blank
-from worker.salesforce import transport
+from worker.salesforce import transport, versions
 from worker.salesforce.errors import RETRY_STATUSES, complaints, error_for, needs_renewal
 from worker.salesforce.hosts import allowed, is_listed, origin, origin_text
 from worker.salesforce.metering import Meter, Unmetered, kind_of
 from worker.salesforce.payload import dumps
+from worker.salesforce.retrying import advice, pause
 from worker.salesforce.transport import BROKEN, Call, Deadline, HttpOptions
 from worker.salesforce.usage import Usage, parse_usage
 from worker.settings import Settings
 
 RETRIES = 3  # of a read that met a passing fault; a write is never repeated here
-FIRST_PAUSE_SECONDS = 0.5  # before the first of them, doubled for each next, with jitter
 LONGEST_PAUSE_SECONDS = 20.0  # of a Retry-After that is waited for here; a longer one is the caller's to wait for
+MOVED_PAUSE = timedelta(minutes=5)  # after a renewal that did not tell where a redirecting instance has gone
 USER_AGENT = "sfsync"
 T = TypeVar("T")
 
@@ -95,6 +103,16 @@ class _PassingError(Exception):
 
 class _ExpiredError(Exception):
     """401: the token is no longer good."""
+
+
+class _MovedError(Exception):
+    """The instance sends us to another host: a renewed token names the one to use. Nothing was carried out."""
+
+    def __init__(self, error: SyncError) -> None:
+        self.error = error
+
+
+_useless_at: dict[str, float] = {}  # host → when a renewal did not tell where it has gone
 
 
 def http_options(settings: Settings) -> HttpOptions:
@@ -210,12 +228,43 @@ class OrgClient(Salesforce):
                     raise self._tokens.refused(self._token, str(error)) from None
                 self._adopt(self._tokens.renew(self._token))
                 renewed = True
+            except _MovedError as moved:
+                if renewed or not self._follows():
+                    raise moved.error from None
+                renewed = True
+            except NotFoundError as error:
+                self._check_version(error, limit)
+                raise
             except _PassingError as passing:
-                pause = _pause(failures, passing.error.retry_after)
+                seconds = pause(failures, passing.error.retry_after)
                 failures += 1
-                hopeless = failures > RETRIES or pause > LONGEST_PAUSE_SECONDS or pause >= limit.remaining()
-                if not request.idempotent or hopeless or self._closed.wait(pause):
+                hopeless = failures > RETRIES or seconds > LONGEST_PAUSE_SECONDS or seconds >= limit.remaining()
+                if not request.idempotent or hopeless or self._closed.wait(seconds):
                     raise passing.error from None
+
+    def _follows(self) -> bool:
+        """Whether a renewed token names another instance, as after an org's migration; we speak to that one then.
+
+        Who redirects is asked so only now and then: each time costs a log-in.
+        """
+        left = self.host
+        asked = _useless_at.get(left)
+        if asked is not None and time.monotonic() - asked < MOVED_PAUSE.total_seconds():
+            return False
+        self._adopt(self._tokens.renew(self._token))
+        if self.host == left:
+            _useless_at[left] = time.monotonic()
+        return self.host != left
+
+    def _check_version(self, error: NotFoundError, limit: Deadline) -> None:
+        """What is not found may be our API version: asked once of a host that serves it. SettingsError when it does not."""
+        if versions.is_served(self.host, self.options.version) or error.code not in ("NOT_FOUND", "HTTP_404"):
+            return
+        try:
+            listed = self._answer(_Request("GET", "/services/data", None, None, {}, idempotent=True), limit).body
+        except (SyncError, _PassingError, _ExpiredError, _MovedError):
+            return
+        versions.check(self.host, self.options.version, listed)
 
     def _answer(self, request: _Request, limit: Deadline) -> Answer:
         response, content = self._fetch(request, limit)
@@ -306,7 +355,10 @@ class OrgClient(Salesforce):
         found = complaints(body)
         if needs_renewal(status, found):
             return _ExpiredError(found[0].message if found else "401")
-        error = error_for(status, body, write=not request.idempotent, retry_after=_retry_after(response.headers))
+        said = advice(response.headers, self.org_time)
+        error = error_for(status, body, write=not request.idempotent, retry_after=said)
+        if 300 <= status < 400 and urlsplit(response.headers.get("Location", "")).netloc not in ("", self.host):
+            return _MovedError(error)
         if isinstance(error, OverBudgetError):
             self.meter.refused(error)
         if status in RETRY_STATUSES and isinstance(error, TransientError) and not isinstance(error, OverBudgetError):
@@ -388,15 +440,3 @@ def _lenient(content: bytes) -> Any:
 
 def _is_failure(response: requests.Response) -> bool:
     return response.status_code >= 300 and response.status_code != 304
-
-
-def _retry_after(headers: Mapping[str, str]) -> timedelta | None:
-    value = headers.get("Retry-After", "").strip()
-    return timedelta(seconds=int(value)) if value.isdigit() and len(value) < 7 else None
-
-
-def _pause(failures: int, advice: timedelta | None) -> float:
-    """Seconds before the next attempt: the org's advice, else doubled each time; with jitter, so that workers part."""
-    if advice is not None:
-        return advice.total_seconds() + random.uniform(0, 0.5)  # noqa: S311
-    return cast(float, FIRST_PAUSE_SECONDS * 2**failures * random.uniform(0.5, 1.5))  # noqa: S311

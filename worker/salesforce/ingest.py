@@ -15,7 +15,7 @@ from worker.errors import OrgComplaint, TransientError
 from worker.salesforce import bulk_jobs
 from worker.salesforce.client import OrgClient
 from worker.salesforce.ids import to_18
-from worker.salesforce.rest import parse_instant
+from worker.salesforce.rest import next_path, parse_instant
 from worker.salesforce.soql import name
 from worker.salesforce.transport import Deadline
 
@@ -64,7 +64,7 @@ class ResultRow:
 class Results:
     """`tried`: rows that the org carried out or refused; `untried`: uploaded rows that it did not get to.
 
-    `whole`: they are as many as the job counts and as were uploaded. Half a result must not pass for all of it.
+    `whole`: they are as many as were uploaded, each row in one of the lists. Half a result must not pass for all of it.
     """
 
     tried: list[ResultRow]
@@ -119,18 +119,20 @@ def listed(client: OrgClient) -> Iterator[IngestJob]:
             raise _odd()
         yield from (_job(one) for one in body.get("records") or [])
         following = body.get("nextRecordsUrl")
-        path = str(following) if following and not body.get("done", True) else None
+        path = next_path(str(following)) if following and not body.get("done", True) else None
         params = None
 
 
 def results(client: OrgClient, job: IngestJob, uploaded: int) -> Results:
-    """What became of the `uploaded` rows of a job that is over, in at most three calls."""
-    good = [_success(row) for row in _rows(client, job.id, "successfulResults")] if job.processed > job.failed else []
-    fewer = job.failed or len(good) < uploaded
-    bad = [_failure(row) for row in _rows(client, job.id, "failedResults")] if fewer else []
-    complete = len(good) == job.processed - job.failed and len(bad) == job.failed
-    left = [] if len(good) + len(bad) >= uploaded else _rows(client, job.id, "unprocessedrecords")
-    return Results([*good, *bad], left, complete and len(good) + len(bad) + len(left) == uploaded)
+    """What became of the `uploaded` rows of a job that is over, in at most three calls.
+
+    The job's own counts only save calls: of one that failed, or in an org that does not count, they may say nothing.
+    """
+    all_failed = 0 < job.processed == job.failed
+    good = [] if all_failed else [_success(row) for row in _rows(client, job.id, "successfulResults")]
+    bad = [_failure(row) for row in _rows(client, job.id, "failedResults")] if len(good) < uploaded else []
+    left = _rows(client, job.id, "unprocessedrecords") if len(good) + len(bad) < uploaded else []
+    return Results([*good, *bad], left, len(good) + len(bad) + len(left) == uploaded)
 
 
 def to_csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:

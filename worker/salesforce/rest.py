@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from worker.errors import SyncError, TransientError
 from worker.salesforce.client import OrgClient
@@ -74,9 +74,15 @@ def query(client: OrgClient, soql: str, *, all_rows: bool = False, batch_size: i
 
 def more(client: OrgClient, next_url: str) -> QueryPage:
     """The page at `QueryPage.next_url`. RejectedError with code INVALID_QUERY_LOCATOR when the cursor has expired."""
-    if not next_url.startswith("/services/data/"):
+    return _page(client, client.call("GET", next_path(next_url), idempotent=True).body)
+
+
+def next_path(url: str) -> str:
+    """Path and query of a `nextRecordsUrl`: the token goes to our instance alone, whatever host an answer names."""
+    parts = urlsplit(url)
+    if not parts.path.startswith("/services/data/"):
         raise ValueError("a next page is a path below /services/data/")
-    return _page(client, client.call("GET", next_url, idempotent=True).body)
+    return parts._replace(scheme="", netloc="").geturl()
 
 
 @dataclass(frozen=True, slots=True)
