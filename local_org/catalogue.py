@@ -125,6 +125,7 @@ class ObjectType:
     undeletable: bool = True
     replicateable: bool = True
     queryable: bool = True
+    retrieveable: bool = True
     searchable: bool = True
     createable: bool = True
     updateable: bool = True

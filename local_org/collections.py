@@ -268,6 +268,8 @@ def retrieve_post(ctx: Context, object_name: str) -> list[Any]:
 
 def _retrieve(ctx: Context, object_name: str, ids: Sequence[str], names: Sequence[str]) -> list[Any]:
     item = ctx.object(object_name)
+    if not item.retrieveable:
+        raise ApiError(400, "INVALID_TYPE_FOR_OPERATION", f"entity type {item.name} does not support retrieve")
     if len(ids) > MAX_RETRIEVED:
         text = f"record limit reached. cannot submit more than {MAX_RETRIEVED} records in this request"
         raise ApiError(400, "EXCEEDED_ID_LIMIT", text)

@@ -136,7 +136,7 @@ def describe_entry(item: ObjectType, base: str) -> dict[str, Any]:
         "name": item.name,
         "queryable": item.queryable,
         "replicateable": item.replicateable,
-        "retrieveable": True,
+        "retrieveable": item.retrieveable,
         "searchable": item.searchable,
         "triggerable": item.triggerable,
         "undeletable": item.undeletable,

@@ -76,6 +76,15 @@ class OrgComplaint:
     fields: tuple[str, ...] = ()
 
 
+# No answer at all, or one of whatever stands before an org that does not serve: a maintenance may last for hours.
+AWAY = frozenset({"NO_ANSWER", "SERVER_UNAVAILABLE", *(f"HTTP_{status}" for status in (420, 429, 502, 503, 504))})
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the org cannot be reached now, so that nothing is known of what was asked for."""
+    return isinstance(error, TransientError) and error.code in AWAY
+
+
 class RejectedError(SyncError):
     """The org understood and refused; `complaints` are its own words."""
 

@@ -52,7 +52,8 @@ def look(work: Work) -> Step | None:
         work.advance("paged", job_id=None)
         return None
     if job.failed:
-        raise StartOverError(f"the org's Bulk job ended as {job.state}: {job.error or 'no reason given'}")
+        text = f"the org's Bulk job ended as {job.state}: {job.error or 'no reason given'}"
+        raise StartOverError(text, describe=True)  # a field that went between its creation and its work fails it
     if not job.complete:
         now = work.client.org_time or datetime.now(UTC)
         return work.again(next_look(now - job.created_at, work.deps.settings.bulk_poll_seconds))

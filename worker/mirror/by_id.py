@@ -42,7 +42,8 @@ def read(client: OrgClient, spec: TableSpec, ids: Sequence[str], fields: Sequenc
     records: list[Record] = []
     missing: list[str] = []
     for some in batches(ids, COLLECTION_RETRIEVE_IDS):
-        here = _matching(client, spec, some, fields) if spec.row_filter else _retrieved(client, spec, some, fields)
+        asked = _matching if spec.row_filter or not spec.retrieveable else _retrieved
+        here = asked(client, spec, some, fields)
         records += here
         seen = {row["Id"] for row in here}
         missing += [one for one in some if one not in seen]

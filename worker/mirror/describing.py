@@ -5,19 +5,30 @@ A field that came or changed does not stamp the records that have it, so its col
 and the refreshes beside it together leave no record out.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models.mirror import Drift, Mirror
-from worker.errors import NotFoundError
+from worker.errors import NotFoundError, SchemaChangedError
 from worker.log import get_logger
 from worker.mirror import tables
 from worker.mirror.cursor import SHORTEST_OVERLAP, describe_every
 from worker.mirror.requests import request_run
-from worker.mirror.schema import Change, TableSpec, UnfitObjectError, changes, meanings, table_name, table_spec
+from worker.mirror.schema import (
+    ALWAYS,
+    Change,
+    TableSpec,
+    UnfitObjectError,
+    changes,
+    meanings,
+    table_name,
+    table_spec,
+)
 from worker.mirror.work import NOW, LostObjectError, Work, spec_of
 from worker.salesforce import rest
 from worker.salesforce.describe import ObjectDescribe, parse
@@ -25,6 +36,8 @@ from worker.salesforce.rest import Describe
 
 log = get_logger(__name__)
 
+REFUSED = "_refused"  # in a stored describe: fields that the org describes and does not let us read
+NO_COLUMN = re.compile(r"No such column '(\w+)'")
 LOOK_FOR_LOST = timedelta(minutes=15)  # between two looks for an object that the org does not show
 
 
@@ -60,13 +73,14 @@ def _describe(work: Work) -> bool:
         if answer is not None and work.mirror.described_at is not None and work.mirror.described_at > asked:
             return False
         if answer is not None:
-            now = parse(answer.json)
+            told = _without_refused(work, answer.json)
+            now = parse(told)
             spec = _spec(session, work, now)
             lost = _follow(session, work, now, spec)
             work.set_mirror(
                 session,
                 object=spec.object,
-                describe=answer.json,
+                describe=told,
                 describe_modified=_settled(answer.last_modified, rest.org_now(work.client)),
                 skipped_fields=list(spec.skipped),
                 stamp_field=spec.stamp,
@@ -85,6 +99,35 @@ def _describe(work: Work) -> bool:
         work.note_skew(session)
         work.set(session, options=work.option(describe=False))
     return True
+
+
+def refuse(work: Work, error: SchemaChangedError) -> None:
+    """Leave a field out that a query may not name though a describe of a moment ago shows it: the rest must go on.
+
+    The next load tries it again.
+    """
+    found = NO_COLUMN.search(str(error))
+    if found is None or work.mirror.describe is None or not work.run.options.get("restarts"):
+        return
+    field = parse(work.mirror.describe).field(found[1])
+    if field is None or field.name in ALWAYS:
+        return
+    with work.deps.database.transaction() as session:
+        known = work.mirror.describe.get(REFUSED) or []
+        work.set_mirror(session, describe={**work.mirror.describe, REFUSED: [*known, field.name]})
+        work.set(session)
+    work.reload()
+    log.warning("mirror.field_refused", object=work.mirror.object, field=field.name, error=str(error))
+
+
+def _without_refused(work: Work, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer without the fields that the org does not let us read."""
+    again = work.run.kind == "load" and not work.run.options.get("restarts")
+    refused = [] if again else (work.mirror.describe or {}).get(REFUSED) or []
+    if not refused:
+        return dict(answer)
+    fields = [field for field in answer.get("fields") or () if field.get("name") not in refused]
+    return {**answer, "fields": fields, REFUSED: refused}
 
 
 def _wants_all(work: Work) -> bool:

@@ -20,7 +20,7 @@ from models.mirror import Mirror, Run, RunPage
 from worker import db
 from worker.attribution import attributed
 from worker.db import Claim, Keeper
-from worker.errors import DisconnectedError, FencedError, OverBudgetError, RejectedError, SyncError
+from worker.errors import DisconnectedError, FencedError, OverBudgetError, RejectedError, SyncError, is_away
 from worker.log import get_logger
 from worker.mirror import intake
 from worker.mirror.cursor import next_pause
@@ -35,6 +35,7 @@ from worker.steps import Again, Busy, Done, Step
 log = get_logger(__name__)
 
 MOST_ATTEMPTS = 8  # of a page without success: then the whole read is begun anew
+AWAY_PAUSE = timedelta(seconds=10)  # before an org that is away is asked for a page again
 FREE = or_(RunPage.claim_until.is_(None), RunPage.claim_until < NOW)
 
 
@@ -149,11 +150,11 @@ class PageLoader:
         """What comes next after a failure: the page again a little later, or the whole read from its beginning."""
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         log.warning("mirror.page_failed", object=self.object, page=self.page.number, error=text)
-        waits = isinstance(error, OverBudgetError)  # nothing is wrong with the page: no attempt is counted
+        waits = isinstance(error, OverBudgetError) or is_away(error)  # nothing is wrong with the page: not counted
         hopeless = not waits and (isinstance(error, RejectedError) or self.page.attempts >= MOST_ATTEMPTS)
         pause = timedelta(seconds=next_pause(2.0 ** (self.page.attempts - 3)))
-        if isinstance(error, OverBudgetError) and error.retry_after is not None:
-            pause = error.retry_after
+        if waits:
+            pause = getattr(error, "retry_after", None) or AWAY_PAUSE
         try:
             with self.deps.database.transaction() as session:
                 attempts = RunPage.attempts - (1 if waits else 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from worker.errors import RejectedError, TransientError
+from worker.errors import NotFoundError, RejectedError, TransientError
 from worker.log import get_logger
 from worker.mirror import asking, bulk_read, finality, intake, rest_read, store, tables
 from worker.mirror.asking import Question, Window
@@ -122,7 +122,7 @@ def ask(work: Work) -> Step | None:
     try:
         bulk_read.ask(work, asked.soql(ordered=False), all_rows=asked.all_rows)
     except RejectedError as error:
-        if error.code not in BULK_REFUSES:
+        if error.code not in BULK_REFUSES and not isinstance(error, NotFoundError):  # an org may have no Bulk at all
             raise
         log.info("mirror.bulk_refused", object=work.mirror.object, error=str(error))
         with work.deps.database.transaction() as session:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from worker import exact
+
 
 def to_csv(records: Iterable[Mapping[str, Any]], fields: Sequence[str], *, with_header: bool = True) -> bytes:
     """UTF-8, header first, every value quoted, an empty field for null."""
@@ -25,6 +27,8 @@ def _plain(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, (dict, list)):  # of a type that is no compound known to us: kept as the JSON that it is
+        return exact.dumps(value)
     return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 

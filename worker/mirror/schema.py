@@ -28,6 +28,7 @@ BINARY = {"base64"}  # not kept, and said so
 IDS = {"id", "reference"}
 STAMPS = ("SystemModstamp", "LastModifiedDate", "CreatedDate", "LoginTime")  # the first that an object has
 ALWAYS = {"Id", "IsDeleted", "MasterRecordId", "IsArchived", *STAMPS}  # also where columns were chosen
+UNSTAMPED = {"LastActivityDate", "HasOpenActivity", "HasOverdueTask"}  # follow tasks and events, which stamp nothing
 WHO = {"CreatedById", "LastModifiedById"}  # lookups that nobody joins by: no index
 READ = "_read"  # number of the read that wrote a row; no field's name begins with an underscore
 NAME_BYTES = 63
@@ -53,7 +54,7 @@ class Column:
     type: str
     id_like: bool = False
     indexed: bool = False
-    calculated: bool = False  # a formula or roll-up: it moves without a stamp
+    calculated: bool = False  # a formula, a roll-up, or what follows others' records: it moves without a stamp
     part: int = 1  # of a table that is kept in parts
 
 
@@ -63,6 +64,7 @@ class TableSpec:
 
     `parts`: how many tables hold the columns: more than one where a filled row would not fit into a page of Postgres.
     `row_filter`: a SOQL condition; records that do not meet it are not kept. `replicateable`: getUpdated knows the object.
+    `retrieveable`: its records can be had by Id without a query.
     """
 
     object: str
@@ -73,6 +75,7 @@ class TableSpec:
     parts: int = 1
     row_filter: str | None = None
     replicateable: bool = False
+    retrieveable: bool = True
 
     def part(self, number: int, names: Collection[str] | None = None) -> tuple[str, ...]:
         """Names of the columns in one part; of all columns, or of those in `names`."""
@@ -161,14 +164,15 @@ def table_spec(
             type=TYPES.get(field.type, TEXT),
             id_like=field.type in IDS,
             indexed=field.type == "reference" and field.name not in WHO,
-            calculated=field.calculated,
+            calculated=field.calculated or field.name in UNSTAMPED,
         )
         columns.append(column)
     columns.sort(key=lambda column: column.field != "Id")
     names = {column.field for column in columns}
     if "Id" not in names:
         raise UnfitObjectError(f"{describe.name} has no Id")
-    stamp = next((name for name in STAMPS if name in names), None)
+    usable = {field.name for field in describe.fields if field.filterable and field.sortable}
+    stamp = next((name for name in STAMPS if name in names & usable), None)
     arranged = tuple(arrange(columns, layout or {}))
     parts = max([column.part for column in arranged] + list((layout or {}).values()))
     return TableSpec(
@@ -180,6 +184,7 @@ def table_spec(
         parts,
         row_filter or None,
         describe.replicateable,
+        describe.retrieveable,
     )
 
 

@@ -23,13 +23,14 @@ from worker.errors import (
     OverBudgetError,
     RejectedError,
     SchemaChangedError,
+    SettingsError,
     TransientError,
 )
 from worker.log import bound, get_logger
 from worker.mirror import backfill, bulk_read, children, load, paged, reading, refresh, settle, sweep
 from worker.mirror.cursor import next_pause
 from worker.mirror.deps import MirrorDeps
-from worker.mirror.describing import lose
+from worker.mirror.describing import lose, refuse
 from worker.mirror.guard import MassRemovalError, hold
 from worker.mirror.pages import load_page
 from worker.mirror.schema import UnfitObjectError
@@ -43,6 +44,7 @@ log = get_logger(__name__)
 MOST_ATTEMPTS = 8  # without progress; then the run is parked with its error
 ALLOWANCE_PAUSE = timedelta(minutes=15)  # between looks while the org's daily allowance is spent
 RECONNECT_PAUSE = timedelta(minutes=1)
+SETTINGS_PAUSE = timedelta(minutes=5)  # until a person has mended what a setting says
 
 Stage = Callable[[Work], Step | None]
 BULK: dict[str, Stage] = {"wait": bulk_read.look, "pages": bulk_read.pages, "lost": bulk_read.lost}
@@ -155,6 +157,7 @@ def after(work: Work, error: Exception) -> Step | None:
         case StartOverError():
             return work.restart(text, describe=error.describe)
         case SchemaChangedError():
+            refuse(work, error)
             return work.restart(text, describe=True)
         case NotFoundError() if work.run.job_id is not None and work.run.stage == "wait":
             return work.restart(f"the org no longer knows the Bulk job: {text}")
@@ -163,6 +166,8 @@ def after(work: Work, error: Exception) -> Step | None:
             return work.end("failed", text)
         case DisconnectedError():
             return _put_off(work, RECONNECT_PAUSE, text, counted=False)
+        case SettingsError():
+            return _put_off(work, SETTINGS_PAUSE, text, counted=False)
         case OverBudgetError():
             return _put_off(work, error.retry_after or ALLOWANCE_PAUSE, text, counted=False)
         case TransientError() | psycopg.OperationalError() | OperationalError():

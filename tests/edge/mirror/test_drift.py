@@ -1,14 +1,18 @@
 """What changes in the org's schema is followed without a person, and stands in the drift log."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.edge.mirror.world import LARGE, World, make_world
 from tests.org import SharedOrgs
 from worker.db import Database
+from worker.mirror import reading
 from worker.mirror.remember import remember
 from worker.mirror.requests import request_run
+from worker.salesforce import bulk
+from worker.salesforce.bulk import QueryJob
 
 
 @pytest.fixture
@@ -187,3 +191,49 @@ def test_a_person_s_refresh_describes_at_once(world: World) -> None:
         run_id = request_run(session, world.mirror("Account"), "refresh", "manual")
     world.finish(run_id)
     assert world.query(column) == [(1,)]
+
+
+def test_a_field_that_is_described_and_cannot_be_read_is_left_out_and_the_rest_goes_on(world: World) -> None:
+    world.org.control.add_field("Account", "Score__c", type="double", precision=18, scale=2)
+    message = (
+        "\nSELECT Score__c FROM Account\n ^\nERROR at Row:1:Column:8\nNo such column 'score__c' on entity 'Account'."
+    )
+    refusal = {"status": 400, "body": [{"errorCode": "INVALID_FIELD", "message": message}]}
+    world.org.control.add_fault(
+        match={"path_regex": "jobs/query", "body_regex": "Score__c", "times": None}, action=refusal
+    )
+    world.org.control.add_fault(match={"path_regex": "Score__c", "times": None}, action=refusal)
+    run = world.do("Account")
+    assert (run["rows_read"], run["options"]["restarts"]) == (300, 2)
+    assert world.one("SELECT lost_fields FROM sfsync.mirrors") == {"lost_fields": ["Score__c"]}
+    due(world)
+    world.org.control.change_rows("Account", count=3)
+    run = world.do("Account", "refresh")
+    assert (run["rows_changed"], run["options"].get("restarts")) == (3, None)
+    assert world.verify("Account")["differences"] == 0
+    world.org.control.clear_faults()
+    assert world.do("Account")["options"].get("restarts") is None  # a load tries it again
+    assert world.one("SELECT lost_fields FROM sfsync.mirrors") == {"lost_fields": []}
+    assert world.verify("Account")["differences"] == 0
+
+
+def test_a_job_that_fails_for_a_field_that_went_describes_before_it_begins_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.org.control.add_field("Account", "Score__c", type="double", precision=18, scale=2)
+    world.do("Account")
+    world.org.control.change_rows("Account", count=3)
+    monkeypatch.setattr(reading, "is_large", lambda *_: True)
+    world.org.control.add_bulk_fault("fail", object="Account", message="INVALID_FIELD: No such column 'Score__c'")
+    create = bulk.create_query
+
+    def create_and_remove(*arguments: Any, **options: Any) -> QueryJob:
+        job = create(*arguments, **options)
+        world.org.control.remove_field("Account", "Score__c")
+        monkeypatch.setattr(bulk, "create_query", create)
+        return job
+
+    monkeypatch.setattr(bulk, "create_query", create_and_remove)
+    run = world.do("Account", "refresh")
+    assert (run["rows_changed"], run["options"]["restarts"]) == (3, 1)
+    assert "Score__c" not in run["columns"]

@@ -7,6 +7,7 @@ import pytest
 from tests.edge.mirror.world import SMALL, World, make_world
 from tests.org import SharedOrgs
 from worker.db import Database
+from worker.mirror.remember import remember
 from worker.monitoring import status
 
 TITLE = {"name": "Title__c", "type": "string", "label": "Title", "length": 80}
@@ -51,6 +52,18 @@ def test_an_object_without_systemmodstamp_is_refreshed_by_the_next_best_stamp(wo
     world.do("Old__c", "settle")  # what was deleted without a stamp stands in the log of deletions
     assert world.query("SELECT count(*) FROM salesforce.old__c WHERE id = ANY(%s)", ids[4:6]) == [(0,)]
     assert world.verify("Old__c")["differences"] == 0
+
+
+def test_records_that_cannot_be_had_by_id_are_asked_for_by_a_query(world: World) -> None:
+    world.org.control.add_object("Log__c", "a0L", [TITLE], retrieveable=False)
+    ids = world.org.control.create_rows("Log__c", records=[{"Title__c": f"one {n}"} for n in range(20)])
+    world.do("Log__c")
+    world.org.control.change_rows("Log__c", ids=ids[:2], fields={"Title__c": "two"})
+    remember(world.deps, world.connection_id, "Log__c", ids[:3])
+    assert world.query("SELECT count(*) FROM salesforce.log__c WHERE title__c = 'two'") == [(2,)]
+    world.org.control.purge_rows("Log__c", ids=ids[5:7])
+    assert world.verify("Log__c", repair=True)["repaired"] == 2
+    assert world.verify("Log__c")["differences"] == 0
 
 
 def test_an_object_without_any_stamp_is_read_whole_each_time(world: World) -> None:

@@ -12,6 +12,7 @@ from tests.processes import Process
 from tests.waiting import until
 from worker.db import Database
 from worker.mirror import bulk_read, steps
+from worker.mirror.pages import MOST_ATTEMPTS
 from worker.mirror.remember import remember
 from worker.mirror.work import Work
 from worker.steps import Busy
@@ -98,6 +99,33 @@ def test_pages_that_end_too_early_are_noticed_by_the_job_s_own_count(world: Worl
     assert run["state"] == "done"
     assert run["options"]["restarts"] == 1
     assert world.verify("Contact")["differences"] == 0
+
+
+def test_pages_of_an_org_that_is_away_for_long_are_read_on_when_it_is_back(world: World) -> None:
+    run_id = world.ask("Contact")
+    until(lambda: steps.step(world.deps, run_id) and world.run(run_id)["stage"] == "pages")
+    html = {"status": 503, "body": "<html>Down for maintenance</html>", "headers": {"Content-Type": "text/html"}}
+    world.org.control.add_fault(match={"path_regex": RESULTS, "times": None}, action=html)
+    ((page_id,),) = world.query("SELECT id FROM sfsync.run_pages")
+    for _ in range(MOST_ATTEMPTS + 2):
+        steps.load_page(world.deps, page_id)
+        world.query("UPDATE sfsync.run_pages SET claim_until = NULL RETURNING 1")
+    world.org.control.clear_faults()
+    run = world.finish(run_id)
+    assert (run["state"], run["options"].get("restarts")) == ("done", None)
+    assert world.verify("Contact")["differences"] == 0
+
+
+def test_a_version_that_the_org_no_longer_serves_puts_the_run_off_until_the_setting_is_mended(world: World) -> None:
+    gone = [{"errorCode": "UNSUPPORTED_API_VERSION", "message": "API version 62.0 is not supported"}]
+    world.org.control.add_fault(match={"path_regex": "/describe"}, action={"status": 410, "body": gone})
+    run_id = world.ask("Account")
+    steps.step(world.deps, run_id)
+    run = world.run(run_id)
+    assert (run["state"], run["attempts"]) == ("ready", 0)
+    assert "SALESFORCE_API_VERSION" in run["error"]
+    world.query("UPDATE sfsync.runs SET due_at = clock_timestamp() RETURNING 1")
+    assert world.finish(run_id)["state"] == "done"
 
 
 def test_a_job_that_the_org_has_forgotten_is_asked_for_again(world: World) -> None:

@@ -15,6 +15,11 @@ def test_json_values_are_written_as_bulk_writes_them() -> None:
     assert to_csv([record], list("ABCDEF")) == b'"A","B","C","D","E","F"\n"","true","false","1000","7","x""y"\n'
 
 
+def test_a_value_that_is_no_scalar_is_kept_as_its_json() -> None:
+    record = {"Rule__c": {"a": Decimal("1.50"), "b": [True, None]}, "Id": "x"}
+    assert to_csv([record], ["Id", "Rule__c"], with_header=False) == b'"x","{""a"":1.50,""b"":[true,null]}"\n'
+
+
 def test_pieces_of_one_result_follow_without_a_header() -> None:
     assert to_csv([{"Id": "1"}], ["Id"], with_header=False) == b'"1"\n'
 

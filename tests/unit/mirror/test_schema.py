@@ -54,6 +54,22 @@ def test_the_first_stamp_that_an_object_has_orders_its_versions(stamps: tuple[st
     assert spec.stamp == (stamps[0] if stamps else None)
 
 
+def test_a_stamp_that_cannot_be_asked_for_orders_nothing() -> None:
+    fields = [
+        {"name": "Id", "type": "id"},
+        {"name": "SystemModstamp", "type": "datetime", "filterable": False, "sortable": False},
+        {"name": "CreatedDate", "type": "datetime", "filterable": True, "sortable": True},
+    ]
+    assert table_spec(parse({"name": "Odd", "fields": fields})).stamp == "CreatedDate"
+
+
+def test_what_follows_tasks_and_events_is_swept_like_a_formula() -> None:
+    spec = table_spec(
+        described({"Id": "id", "LastActivityDate": "date", "HasOpenActivity": "boolean", "Name": "string"})
+    )
+    assert spec.calculated == ("LastActivityDate", "HasOpenActivity")
+
+
 def test_chosen_columns_keep_what_a_mirror_needs() -> None:
     fields = {"Id": "id", "A__c": "string", "B__c": "string", "IsDeleted": "boolean", "SystemModstamp": "datetime"}
     assert table_spec(described(fields), chosen=["a__C"]).fields == ("Id", "A__c", "IsDeleted", "SystemModstamp")
