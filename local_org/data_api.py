@@ -109,7 +109,8 @@ def _split(path: str) -> tuple[str | None, str]:
 
 
 def _resources(org: "Org", call: Call, version: str) -> Answer:
-    identity = f"{call.host_url}/id/{org.organization_id}/{org.admin_id}"
+    session = org.tokens.session(call.headers.get("authorization", "").partition(" ")[2].strip())
+    identity = f"{call.host_url}/id/{org.organization_id}/{session.user_id if session else org.admin_id}"
     return Answer(200, metadata.resources(f"{PREFIX}/v{version}", identity))
 
 

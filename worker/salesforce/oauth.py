@@ -50,8 +50,8 @@ class Grant:
 
     @property
     def organization_id(self) -> str | None:
-        """From the identity URL: …/id/{organization}/{user}."""
-        return self._identity_part(-2)
+        """From the identity URL, …/id/{organization}/{user}; else from the token, which begins with it where it is opaque."""
+        return self._identity_part(-2) or _id(self.access_token.partition("!")[0])
 
     @property
     def user_id(self) -> str | None:
@@ -268,7 +268,10 @@ def _epoch(value: Any, *, milliseconds: bool = False) -> datetime | None:
     text = str(value or "")
     if not text.isdigit() or len(text) > 14:
         return None
-    return datetime.fromtimestamp(int(text) / (1000 if milliseconds else 1), UTC)
+    try:
+        return datetime.fromtimestamp(int(text) / (1000 if milliseconds else 1), UTC)
+    except ValueError:  # no year of ours: it counts something else than seconds
+        return None
 
 
 APP_ERRORS = frozenset(
@@ -301,7 +304,7 @@ def _classify(status: int, body: Mapping[str, Any], login_url: str) -> SyncError
     description = blank(str(body.get("error_description") or ""))[:300]
     text = f"{code}: {description}" if description else code or f"status {status}"
     host = _host(login_url)
-    if code == "invalid_grant" and BUSY in description:
+    if code == "invalid_grant" and BUSY in description.lower():
         return BusyError(text, code="TOKEN_BUSY", retry_after=timedelta(seconds=2))
     if code in APP_ERRORS or (code == "invalid_grant" and any(one in description for one in MISTAKES)):
         return AppRefusedError(f"{host} refuses the app ({text}); look at SALESFORCE_CLIENT_ID and {_secret(code)}")

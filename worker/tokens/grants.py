@@ -48,15 +48,22 @@ def put_grant(vault: Vault, row: Connection, grant: Grant) -> None:
     row.scope = grant.scope or row.scope
     row.issued_at = grant.issued_at
     row.expires_at = grant.expires_at
+    if (lifetime := _lifetime(row, grant.expires_at)) is not None:
+        row.expires_at = func.clock_timestamp() + lifetime
     row.token_version = row.token_version + 1
     row.renewed_at = func.clock_timestamp()
     _set_renewal(row, grant.expires_at)
 
 
+def _lifetime(row: Connection, expires_at: datetime | None) -> timedelta | None:
+    """How long the row's token lasts: both ends are the org's time. We measure by Postgres's clock, which may be another."""
+    return expires_at - row.issued_at if expires_at and row.issued_at else None
+
+
 def _set_renewal(row: Connection, expires_at: datetime | None) -> None:
     """When this token is renewed by itself, spread so that connections that were made together do not come together."""
     after = renew_after(
-        lifetime=expires_at - row.issued_at if expires_at and row.issued_at else None,
+        lifetime=_lifetime(row, expires_at),
         session=timedelta(seconds=row.session_seconds) if row.session_seconds else None,
         refreshable=row.refresh_token is not None,
         chance=random.random(),  # noqa: S311
@@ -68,7 +75,8 @@ def put_expiry(session: Session, connection_id: int, version: int, expires_at: d
     """Note when a stored token ends, as long as it is the stored one."""
     row = session.get(Connection, connection_id, with_for_update={"key_share": True})
     if row is not None and row.token_version == version and expires_at is not None:
-        row.expires_at = expires_at
+        lifetime = _lifetime(row, expires_at)
+        row.expires_at = row.renewed_at + lifetime if lifetime and row.renewed_at else expires_at
         _set_renewal(row, expires_at)
 
 

@@ -324,11 +324,33 @@ def test_a_token_known_to_have_ended_is_renewed_before_it_is_used(
 
 
 def test_introspection_tells_when_a_token_ends(tokens: StoredTokens, issuer: Issuer, database: Database) -> None:
-    issuer.introspection = {"active": True, "exp": 4102444800}
+    issuer.introspection = {"active": True, "exp": 1795300000 + 7200}
     tokens.renew(tokens.current())
-    expires_at = row_of(database, tokens.connection_id).expires_at
-    assert expires_at is not None
-    assert expires_at.timestamp() == 4102444800
+    row = row_of(database, tokens.connection_id)
+    assert row.expires_at is not None
+    assert row.renewed_at is not None
+    assert row.expires_at - row.renewed_at == timedelta(hours=2)
+
+
+@pytest.mark.parametrize("told", ["by introspection", "with the token"])
+def test_an_org_whose_clock_is_days_behind_ours_does_not_make_each_token_look_spent(
+    tokens: StoredTokens, issuer: Issuer, database: Database, told: str
+) -> None:
+    issued = 1_700_000_000
+    body = {"access_token": "access-2", "instance_url": issuer.server.url, "issued_at": f"{issued}000"}
+    issuer.reply = lambda: answer(200, body if told == "by introspection" else {**body, "expires_in": 7200})
+    issuer.introspection = {"active": True, "exp": issued + 7200}
+    tokens.renew(tokens.current())
+    for _ in range(3):
+        assert tokens.current().value == "access-2"
+    assert len(issuer.requests) == 1
+
+
+@pytest.mark.parametrize("exp", [1795300000000, "soon", None, -1, 10**13])
+def test_an_end_that_is_no_moment_is_not_believed(tokens: StoredTokens, issuer: Issuer, exp: object) -> None:
+    issuer.introspection = {"active": True, "exp": exp}
+    assert tokens.renew(tokens.current()).value == "access-2"
+    assert tokens.current().value == "access-2"
 
 
 def test_client_credentials_are_asked_for_anew(database: Database, settings: Settings, issuer: Issuer) -> None:

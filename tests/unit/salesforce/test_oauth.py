@@ -73,6 +73,7 @@ def test_a_jwt_tells_when_it_ends_and_an_opaque_token_does_not() -> None:
     expiry = jwt_expiry(jwt({"exp": 1795307200}))
     assert expiry is not None
     assert expiry.timestamp() == 1795307200
+    assert jwt_expiry(jwt({"exp": 1795307200000})) is None
     for token in ("00D000000000001!AQ.a.b", "x", "a.b.c", "...", jwt([]), jwt({"exp": "soon"})):
         assert jwt_expiry(token) is None
 
@@ -88,6 +89,8 @@ def test_the_identity_url_names_org_and_user() -> None:
     assert len(told.user_id) == 18
     assert grant("https://x/odd").organization_id is None
     assert grant(None).user_id is None
+    opaque = Grant("00D5g000004XXXX!AQEA.secret", None, "https://x.my.salesforce.com", None, None, None, None)
+    assert (opaque.organization_id, opaque.user_id) == ("00D5g000004XXXXEA4", None)
 
 
 def test_a_grant_shows_no_token() -> None:
