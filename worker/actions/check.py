@@ -13,6 +13,8 @@ from worker.salesforce.describe import FieldDescribe, ObjectDescribe
 from worker.salesforce.ids import is_id
 
 KEY_CHARACTERS = 32  # an action's id in hex
+PERSON_OR_NOT = "switchablepersonname"  # Account.Name: of a person account the org composes it
+KEYS_OF_OTHERS = frozenset({"externallookup", "indirectlookup"})  # look-ups that hold an external id and no record's
 NUMBERS = frozenset({"double", "currency", "percent", "int", "long"})
 
 
@@ -98,6 +100,8 @@ def _is_missing(field: FieldDescribe, fields: Mapping[str, Any]) -> bool:
     given = {name.lower(): value for name, value in fields.items()}
     if field.relationship_name and isinstance(given.get(field.relationship_name.lower()), dict):
         return False
+    if field.extra_type_info == PERSON_OR_NOT and given.get("lastname"):
+        return False
     return given.get(field.name.lower()) in (None, "")
 
 
@@ -138,7 +142,7 @@ def _value_fault(field: FieldDescribe, value: Any) -> Fault | None:
         return _number_fault(field, value)
     if field.type in ("date", "datetime", "time"):
         return None if _is_moment(field.type, value) else _mistyped(field, f"a {field.type} in ISO 8601")
-    if field.type in ("reference", "id"):
+    if field.type in ("reference", "id") and field.extra_type_info not in KEYS_OF_OTHERS:
         return (
             None
             if isinstance(value, str) and (value == "" or is_id(value))
@@ -187,8 +191,8 @@ def _text_fault(field: FieldDescribe, value: Any) -> Fault | None:
         return _mistyped(field, "text without NUL")
     if field.length and len(text) > field.length:
         return _fault("STRING_TOO_LONG", f"{field.name}: data value too large (max length={field.length})", field.name)
-    if field.restricted_picklist and field.type in ("picklist", "multipicklist") and text:
-        allowed = {one.value.casefold() for one in field.picklist if one.active}
+    allowed = {one.value.casefold() for one in field.picklist if one.active}
+    if allowed and field.restricted_picklist and field.type in ("picklist", "multipicklist") and text:
         chosen = text.split(";") if field.type == "multipicklist" else [text]
         for one in chosen:
             if one.strip().casefold() not in allowed:

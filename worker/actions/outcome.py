@@ -137,6 +137,10 @@ def judge(operation: str, record_id: str | None, result: Result, *, doubted: boo
 
 
 def _refusal(kind: type[SyncError], problem: Problem) -> Verdict:
+    if issubclass(kind, OverBudgetError) and problem.code != "REQUEST_LIMIT_EXCEEDED":
+        return TryAgain(
+            problem
+        )  # some limit of the record's own, which time may not lift: a person looks at it in the end
     if issubclass(kind, (OverBudgetError, DisconnectedError)):
         return Waits(problem, DAILY_LIMIT_PAUSE)
     if issubclass(kind, TransientError) or TRIGGER_RETRIES in problem.message:

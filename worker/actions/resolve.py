@@ -125,7 +125,8 @@ def _by_key(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], now: date
     same = [one for one in actions if one.external_id_field == field]
     client = deps.client(held.batch.queue.connection_id)
     where = soql.in_list(field, [one.external_id for one in same])
-    page = rest.query(client, soql.select(held.batch.queue.object, ["Id", field], where=where))
+    select = soql.select(held.batch.queue.object, ["Id", field], where=where)
+    page = rest.query(client, select, all_rows=True)  # what somebody has deleted since was made all the same
     there = {str(record[field]): str(record["Id"]) for record in page.records}
     _write(deps, held.batch, [_keyed(one, there.get(str(one.external_id)), held, now) for one in same])
 

@@ -137,7 +137,7 @@ def bulk_room(day: BulkDay, limits: Mapping[str, Mapping[str, int]], *, ingest: 
             ("MB of Bulk results", max(day.result_bytes >> 20, stored[0]), stored[1]),
         ]
     for what, used, most in checks:
-        if used >= most * BULK_SHARE:
+        if most and used >= most * BULK_SHARE:  # an org that has none at all says so when it is asked for a job
             return f"{used:,} of {most:,} {what} of 24 hours are used"
     return None
 

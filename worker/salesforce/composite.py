@@ -159,7 +159,7 @@ def _composite(
     """Status and body of each part of one Composite call, in order."""
     if not 1 <= len(parts) <= COMPOSITE_SUBREQUESTS:
         raise ValueError(f"{len(parts)} parts do not fit into a call of 1 to {COMPOSITE_SUBREQUESTS}")
-    body = {"allOrNone": all_or_none, "compositeRequest": list(parts)}
+    body = {"allOrNone": all_or_none, "collateSubrequests": False, "compositeRequest": list(parts)}
     answer = client.call("POST", "composite", json=body, idempotent=False, deadline=deadline).body
     try:
         found = {

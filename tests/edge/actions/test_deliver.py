@@ -15,7 +15,7 @@ from worker.actions.intent import Intent
 from worker.actions.lifecycle import ATTEMPTS
 from worker.db import Database
 from worker.errors import DisconnectedError, FencedError
-from worker.salesforce import rest
+from worker.salesforce import rest, versions
 from worker.steps import Again, Busy, Done
 
 
@@ -159,6 +159,19 @@ def test_the_record_of_another_connection_of_the_same_user_is_not_adopted(world:
     assert len(world.find("Campaign", name)) == 2
 
 
+def test_a_keyed_create_in_doubt_that_somebody_deleted_is_not_made_again(world: World, name: str) -> None:
+    world.spoil({"cut": "after"})
+    world.accept(contact(name))
+    world.step()
+    ((record_id,),) = [(row["Id"],) for row in world.find("Contact", name)]
+    world.org.control.delete_rows("Contact", ids=[record_id])
+    world.step()
+    world.step()
+    assert world.states() == ["delivered"]
+    assert world.rows("SELECT record_id FROM sfsync.actions") == [(record_id,)]
+    assert world.find("Contact", name) == []
+
+
 def test_an_unkeyed_create_is_not_sent_again_while_a_record_of_ours_is_unexplained(world: World, name: str) -> None:
     world.spoil({"cut": "before"})
     world.accept(plain(name))
@@ -234,6 +247,24 @@ def test_a_spent_allowance_waits_without_counting_attempts(world: World, name: s
     world.step()
     wait = "SELECT state, attempts, due_at > clock_timestamp() + interval '10 minutes' FROM sfsync.actions"
     assert world.rows(wait) == [("ready", 0, True)]
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_version_that_the_org_does_not_serve_rejects_nothing(
+    world: World, name: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "_served_at", {})
+    code = "NOT_FOUND" if status == 404 else "UNSUPPORTED_API_VERSION"
+    world.spoil({"status": status, "body": [{"errorCode": code, "message": "no"}]})
+    older = [{"label": "Old", "url": "/services/data/v50.0", "version": "50.0"}]
+    listing = {"path_regex": "/services/data$", "times": None}
+    world.org.control.add_fault(match=listing, action={"status": 200, "body": older})
+    world.accept(contact(name))
+    world.step()
+    assert world.rows("SELECT state, attempts FROM sfsync.actions") == [("ready", 0)]
+    assert "SALESFORCE_API_VERSION" in world.error()["message"]
+    world.step(later=LATER)
+    assert world.states() == ["delivered"]
 
 
 def test_a_disconnected_connection_parks_its_actions(world: World, name: str) -> None:

@@ -22,6 +22,7 @@ from worker.errors import (
     OrgComplaint,
     OverBudgetError,
     RejectedError,
+    SettingsError,
     SyncError,
     TransientError,
     UnknownOutcomeError,
@@ -68,6 +69,7 @@ def failure(code: str, message: str = "m") -> RowResult:
         ("UNABLE_TO_LOCK_ROW", TryAgain),
         ("ALL_OR_NONE_OPERATION_ROLLED_BACK", TryAgain),
         ("REQUEST_LIMIT_EXCEEDED", Waits),
+        ("LIMIT_EXCEEDED", TryAgain),
     ],
 )
 def test_a_rows_code_decides(code: str, verdict: type) -> None:
@@ -108,6 +110,7 @@ def test_a_delete_that_finds_nothing_is_done_only_after_a_doubt() -> None:
         (OverBudgetError("spent"), Waits),
         (DisconnectedError("revoked"), Waits),
         (TransientError("busy"), TryAgain),
+        (SettingsError("SALESFORCE_API_VERSION"), Waits),
         (RejectedError(400, (OrgComplaint("JSON_PARSER_ERROR", "m"),)), Rejected),
     ],
 )
@@ -208,9 +211,12 @@ def test_the_key_field_is_a_unique_external_id_that_can_hold_a_key(
         ({"type": "datetime"}, "soon", "INVALID_TYPE_ON_FIELD_IN_RECORD"),
         ({"type": "reference"}, RECORD, None),
         ({"type": "reference"}, "003", "MALFORMED_ID"),
+        ({"type": "reference", "extraTypeInfo": "externallookup", "length": 20}, "order 7", None),
+        ({"type": "reference", "extraTypeInfo": "indirectlookup", "length": 3}, "order 7", "STRING_TOO_LONG"),
         ({"type": "picklist", "restrictedPicklist": False}, "new", None),
         ({"type": "picklist", "restrictedPicklist": True}, "Old", None),
         ({"type": "picklist", "restrictedPicklist": True}, "new", "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"),
+        ({"type": "picklist", "restrictedPicklist": True, "picklistValues": []}, "new", None),
         ({"type": "multipicklist", "restrictedPicklist": True}, "Old;Odd", "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"),
         ({"type": "string", "updateable": False}, "x", "INVALID_FIELD_FOR_INSERT_UPDATE"),
         ({"type": "string", "nillable": False}, None, "REQUIRED_FIELD_MISSING"),
@@ -231,6 +237,13 @@ def test_a_parent_may_be_named_by_its_external_id() -> None:
         "INVALID_FIELD",
         "REQUIRED_FIELD_MISSING",
     ]
+
+
+def test_a_person_account_needs_a_last_name_and_no_name() -> None:
+    name = {"name": "Name", "type": "string", "nillable": False, "extraTypeInfo": "switchablepersonname"}
+    account = describe(name, {"name": "LastName", "type": "string", "length": 80})
+    assert faults(account, "create", {"LastName": "Doe"}) == []
+    assert [one.code for one in faults(account, "create", {"LastName": ""})] == ["REQUIRED_FIELD_MISSING"]
 
 
 def test_an_object_that_cannot_be_written_is_refused() -> None:
