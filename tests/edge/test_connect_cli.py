@@ -97,6 +97,22 @@ def test_a_person_connects_by_the_browser(env: Env, org: Org) -> None:
         assert secret not in output
 
 
+def test_an_app_needs_two_scopes_and_the_user_is_known_without_a_third(env: Env, org: Org) -> None:
+    callback = env["SALESFORCE_REDIRECT_URI"]
+    org.control.put_client(
+        "3MVG9two", secret="two-secret", redirect_uris=[callback], scopes=["api", "refresh_token"], require_pkce=True
+    )
+    org.control.add_fault(match={"path_regex": "userinfo"}, action={"status": 403, "body": "Bad_OAuth_Token"})
+    env |= {"SALESFORCE_CLIENT_ID": "3MVG9two", "SALESFORCE_CLIENT_SECRET": "two-secret"}
+    process, url = begun(env)
+    page = sign_in(org, url, approve=True)
+    assert "Connected" in page.text, page.text
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == Exit.OK, output
+    (known,) = run_json(env, "status")["connections"]
+    assert (known["username"], known["organization_id"]) == (org.username, org.organization_id)
+
+
 def test_a_person_who_denies_is_told_and_so_is_the_command(env: Env, org: Org) -> None:
     process, url = begun(env)
     page = sign_in(org, url, approve=False)

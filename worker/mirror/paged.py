@@ -92,11 +92,12 @@ def _ask(work: Work, asked: Question, place: Place) -> QueryPage:
 
 def _smaller(asked: Question, place: Place, error: SyncError) -> Place:
     """Where to go on after a cursor was lost or a query ran too long; raises what is neither."""
-    if isinstance(error, RejectedError) and error.code == rest_read.LOST:
+    uncursored = isinstance(error, RejectedError) and error.code in rest_read.LOST
+    if uncursored and place.get("next") is not None:
         if not asked.order:
             raise StartOverError(f"{asked.object} has no order to go on in: {error}") from error
         return {**place, "next": None}
     limit = (place.get("limit") or 2 * QUERY_PAGE_RECORDS) // 2
-    if is_too_large(error) and asked.order and limit > 0:
+    if (uncursored or is_too_large(error)) and asked.order and limit > 0:
         return {**place, "next": None, "limit": limit}
     raise error

@@ -9,7 +9,9 @@ from worker.salesforce import rest
 from worker.salesforce.client import OrgClient
 from worker.salesforce.rest import QueryPage
 
-LOST = "INVALID_QUERY_LOCATOR"
+LOST = frozenset(
+    {"INVALID_QUERY_LOCATOR", "EXCEEDED_ID_LIMIT"}
+)  # the latter: of objects that have no cursors (metadata)
 
 
 def pages(client: OrgClient, question: Question, first: QueryPage | None = None) -> Iterator[QueryPage]:
@@ -28,7 +30,7 @@ def pages(client: OrgClient, question: Question, first: QueryPage | None = None)
         try:
             page = rest.more(client, page.next_url)
         except RejectedError as error:
-            if error.code != LOST:
+            if error.code not in LOST:
                 raise
             page = rest.query(client, question.soql(after=after), all_rows=question.all_rows)
 

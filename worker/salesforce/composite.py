@@ -51,8 +51,9 @@ def update(
     headers: Mapping[str, str] | None = None,
     deadline: Deadline | None = None,
 ) -> list[RowResult]:
-    """Update up to 200 records, each with its `Id`."""
-    return _write(client, "PATCH", "composite/sobjects", object_name, records, headers, deadline)
+    """Update up to 200 records, each with its `Id`, which the resource calls `id`."""
+    named = [{"id" if key == "Id" else key: value for key, value in record.items()} for record in records]
+    return _write(client, "PATCH", "composite/sobjects", object_name, named, headers, deadline)
 
 
 def upsert(

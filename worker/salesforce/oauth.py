@@ -23,7 +23,7 @@ from worker.salesforce.transport import BROKEN, Call, Deadline, HttpOptions
 
 TOKEN_SECONDS = 15.0  # whole deadline of one token request; less than the patience of those who wait for its row lock
 IDENTITY_SECONDS = 15.0
-SCOPE = "api refresh_token id"
+SCOPE = "api refresh_token"  # an org refuses whoever asks for more than its app was given
 JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 BUSY = "already being processed"  # invalid_grant with this text is no refusal: another request holds the same token
 

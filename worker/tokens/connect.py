@@ -168,9 +168,9 @@ def store_grant(
             schema_name=target.schema_name,
             jwt_key=signer.key if signer is not None else None,
         )
-    _complete(database, settings, row, grant, who, meter)
+    username = _complete(database, settings, row, grant, who, meter)
     log.info("connection.made", user=row.user_id, org=row.organization_id, grant=grant_type)
-    return shown(row)
+    return replace(shown(row), username=username)
 
 
 def shown(row: Connection) -> Connected:
@@ -188,26 +188,31 @@ def shown(row: Connection) -> Connected:
 
 def _complete(
     database: Database, settings: Settings, row: Connection, grant: Grant, who: Identity, meter: MeterOf
-) -> None:
-    """What is good to know and may be refused: the user's profile, when the token ends."""
-    profile_id = _profile(settings, grant, who, meter(row.id))
+) -> str | None:
+    """What is good to know and may be refused: the user's profile and name, when the token ends. The name."""
+    user = _user(settings, grant, who, meter(row.id))
+    username = who.username or str(user.get("Username") or "") or None
     expires_at = grant.expires_at or _expiry(settings, row, grant)
     with database.transaction() as session:
         same = (Connection.id == row.id, Connection.token_version == row.token_version)
-        session.execute(update(Connection).where(*same).values(profile_id=profile_id))
+        profile_id = str(user.get("ProfileId") or "") or None
+        session.execute(update(Connection).where(*same).values(profile_id=profile_id, username=username))
         put_expiry(session, row.id, row.token_version, expires_at)
+    return username
 
 
-def _profile(settings: Settings, grant: Grant, who: Identity, meter: Meter) -> str | None:
+def _user(settings: Settings, grant: Grant, who: Identity, meter: Meter) -> dict[str, Any]:
+    """The user's own record, as far as it may be read: who may use the API need not be told who he is by OAuth."""
     if who.user_id is None:
-        return None
+        return {}
     try:
         client = OrgClient(_JustGranted(grant), http_options(settings), meter=meter)
         with attributed(object="User", cause="connect"):
-            page = rest.query(client, soql.select("User", ["ProfileId"], where=f"Id = {soql.quote(who.user_id)}"))
+            where = f"Id = {soql.quote(who.user_id)}"
+            page = rest.query(client, soql.select("User", ["ProfileId", "Username"], where=where))
     except SyncError:
-        return None
-    return str(page.records[0].get("ProfileId") or "") or None if page.records else None
+        return {}
+    return page.records[0] if page.records else {}
 
 
 def _expiry(settings: Settings, row: Connection, grant: Grant) -> Any:

@@ -29,7 +29,7 @@ def refuse_bulk(world: World) -> None:
     )
 
 
-def spoil(world: World, path: str, body: object, *, times: int = 1, skip: int = 0) -> None:
+def spoil(world: World, path: str, body: object, *, times: int | None = 1, skip: int = 0) -> None:
     world.org.control.add_fault(
         match={"method": "GET", "path_regex": path, "times": times, "skip": skip}, action={"status": 400, "body": body}
     )
@@ -130,6 +130,18 @@ def test_an_object_that_bulk_refuses_is_loaded_by_rest_and_asked_so_from_then_on
     assert (run["rows_deleted"], run["job_id"], world.calls("/jobs/query")) == (10, None, 0)
     assert world.query("SELECT count(*) FROM salesforce.contact WHERE id = ANY(%s)", gone) == [(0,)]
     assert world.verify("Contact")["differences"] == 0
+
+
+@pytest.mark.parametrize("first_too", [False, True])
+def test_an_object_without_cursors_is_read_page_after_page_all_the_same(world: World, first_too: bool) -> None:
+    refuse_bulk(world)
+    message = "Contact does not support queryMore(), use LIMIT to restrict the results to a single batch"
+    refusal = [{"errorCode": "EXCEEDED_ID_LIMIT", "message": message}]
+    spoil(world, MORE, refusal, times=None)
+    if first_too:
+        spoil(world, QUERY, refusal)
+    assert world.do("Contact")["rows_read"] == 2500
+    assert world.query("SELECT count(*) FROM salesforce.contact") == [(2500,)]
 
 
 def test_a_load_by_rest_goes_on_where_it_was_interrupted(world: World) -> None:

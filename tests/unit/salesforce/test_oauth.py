@@ -38,6 +38,7 @@ def test_the_authorize_url_carries_challenge_and_state_but_no_secret() -> None:
     assert query["state"] == ["s&t"]
     assert query["redirect_uri"] == ["http://localhost:1717/callback?x=1"]
     assert query["code_challenge_method"] == ["S256"]
+    assert query["scope"] == ["api refresh_token"]
     assert "very-secret" not in url
 
 
