@@ -150,9 +150,13 @@ def store_grant(
     meter: MeterOf,
     signer: Signer | None = None,
 ) -> Connected:
-    """Store a grant as the user's connection, with whose it is by the org's word."""
-    options = http_options(settings)
-    who = oauth.identity(options, grant)
+    """Store a grant as the user's connection, with whose it is by the org's word.
+
+    Where the grant itself tells that, nothing is asked with it before it is stored: with rotation there is no second one.
+    """
+    who = Identity(grant.organization_id, grant.user_id, None)
+    if who.organization_id is None or who.user_id is None:
+        who = oauth.identity(http_options(settings), grant)
     if signer is not None:  # the name that is signed for is the one to keep
         who = replace(who, username=signer.username)
     with database.transaction() as session:
@@ -191,7 +195,7 @@ def _complete(
 ) -> str | None:
     """What is good to know and may be refused: the user's profile and name, when the token ends. The name."""
     user = _user(settings, grant, who, meter(row.id))
-    username = who.username or str(user.get("Username") or "") or None
+    username = who.username or str(user.get("Username") or "") or oauth.identity(http_options(settings), grant).username
     expires_at = grant.expires_at or _expiry(settings, row, grant)
     with database.transaction() as session:
         same = (Connection.id == row.id, Connection.token_version == row.token_version)

@@ -13,7 +13,7 @@ from tests.edge.scripted import answer
 from tests.integration.tokens.issuer import ORG, Issuer, connected, silence
 from worker.db import Database
 from worker.errors import DisconnectedError, SettingsError, TransientError
-from worker.salesforce import oauth
+from worker.salesforce import oauth, rest
 from worker.salesforce.oauth import challenge
 from worker.settings import Settings
 from worker.tokens.authorize import begin_authorization, finish_authorization, state_user
@@ -88,6 +88,26 @@ def test_an_imported_refresh_token_is_used_once_and_its_successor_kept(
     tokens = StoredTokens(database, vault, settings, done.connection_id)
     assert tokens.renew(tokens.current()).value == "access-3"
     assert not issuer.revoked
+
+
+def test_a_rotated_token_is_stored_before_anything_is_asked_with_it(
+    database: Database, vault: Vault, settings: Settings, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored: list[object] = []
+
+    def look(*_: object, **__: object) -> None:
+        stored.append(row_of(database, ME.user_id).refresh_token)
+        raise TransientError("the worker is killed here, or the org is away")
+
+    with monkeypatch.context() as patch:
+        for module, function in ((oauth, "identity"), (oauth, "introspect"), (rest, "query")):
+            patch.setattr(module, function, look)
+        with pytest.raises(TransientError):
+            connect_with_refresh_token(database, vault, settings, ME, "refresh-1")
+    assert len(stored) == 2  # the user's own record, then userinfo
+    assert all(stored)
+    token = StoredTokens(database, vault, settings, row_of(database, ME.user_id).id).current()
+    assert token.value == "access-2"
 
 
 def test_an_imported_refresh_token_without_rotation_stays(
