@@ -170,7 +170,6 @@ class Action(Base):
     __tablename__ = "actions"
     __table_args__ = (
         UniqueConstraint("connection_id", "idempotency_key"),
-        UniqueConstraint("connection_id", "object", "order_key", "ticket"),
         *(CheckConstraint(rule, name=name) for name, rule in RULES.items()),
         Index(
             "ix_actions_ready",
@@ -187,13 +186,23 @@ class Action(Base):
             "created_at",
             postgresql_where=text("NOT checked"),
         ),
+        # What has no ticket stands alone: most creates, which need not be found by their lines.
+        Index(
+            "uq_actions_ticket",
+            "connection_id",
+            "object",
+            "order_key",
+            "ticket",
+            unique=True,
+            postgresql_where=text("ticket <> 0"),
+        ),
         Index(
             "ix_actions_line",
             "connection_id",
             "object",
             "order_key",
             "ticket",
-            postgresql_where=text(one_of("state", *UNFINISHED)),
+            postgresql_where=text(f"ticket <> 0 AND {one_of('state', *UNFINISHED)}"),
         ),
         Index(
             "ix_actions_under_way",  # by state: those in doubt are few, and those in Bulk jobs may be 10,000s

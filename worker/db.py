@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -150,6 +150,11 @@ def _has_news(connection: psycopg.Connection[Any]) -> bool:
 def raw(session: Session) -> psycopg.Connection[Any]:
     """The psycopg connection beneath `session`, in the same transaction: for COPY and composed SQL on mirror tables."""
     return cast("psycopg.Connection[Any]", session.connection().connection.driver_connection)
+
+
+def uuid_array(ids: Iterable[uuid.UUID]) -> str:
+    """Ids as text that Postgres casts to uuid[]: for hundreds of them a tenth of the time that psycopg takes for a list."""
+    return "{" + ",".join([one.hex for one in ids]) + "}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from worker import exact
 from worker.actions.batching import MERGED_UPDATES, Head, Pending, kind_of, pick, way_of
-from worker.actions.queues import Queue
-from worker.db import owner
+from worker.actions.queues import ALONG_THE_INDEX, Queue
+from worker.db import owner, uuid_array
 from worker.errors import FencedError
 from worker.salesforce.limits import COLLECTION_RECORDS
 
@@ -51,6 +51,11 @@ SELECT a.id, a.operation, a.external_id_field, a.attempts + 1, a.doubt_until IS 
  WHERE a.connection_id = :connection AND a.object = :object AND a.state = 'ready' AND a.due_at <= :now
  ORDER BY a.priority DESC, a.created_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """
+MORE_READY = """
+SELECT EXISTS (SELECT 1 FROM sfsync.actions
+                WHERE connection_id = :connection AND object = :object AND state = 'ready' AND due_at <= :now
+                {ordered} OFFSET :count)
+""".replace("{ordered}", ALONG_THE_INDEX)
 PARENTS = (
     "ARRAY(SELECT a.fields ->> name FROM unnest(CAST(:parents AS text[])) AS name WHERE a.fields ->> name IS NOT NULL)"
 )
@@ -66,7 +71,7 @@ SELECT a.id, a.order_key FROM sfsync.actions h
                           OVER (ORDER BY f.ticket) AS joins
                 FROM (SELECT * FROM sfsync.actions w
                        WHERE w.connection_id = h.connection_id AND w.object = h.object AND w.order_key = h.order_key
-                         AND w.ticket > h.ticket AND w.state IN ('waiting', 'ready', 'sending', 'in_doubt')
+                         AND w.ticket <> 0 AND w.ticket > h.ticket AND w.state IN ('waiting', 'ready', 'sending', 'in_doubt')
                        ORDER BY w.ticket LIMIT :limit) AS f) AS run
         WHERE run.joins) AS a
  WHERE h.id = ANY(:ids)
@@ -79,15 +84,19 @@ UPDATE sfsync.actions a SET state = 'sending', claim_token = claim.token, claim_
        claim_until = clock_timestamp() + :ttl, way = :way, ingest_job_id = NULL,
        sent_at = CASE WHEN a.doubt_until IS NULL THEN :sent_at ELSE a.sent_at END  -- what an earlier sending made is as old as that
   FROM claim
- WHERE a.id = ANY(:ids)
+ WHERE a.id = ANY(CAST(:ids AS uuid[]))
 RETURNING {sent}, a.claim_token
 """.replace("{sent}", SENT)
 UNDER_WAY = """
-SELECT claim_until > statement_timestamp() + :ttl - make_interval(secs => :follow) AS young, ARRAY(
-       SELECT fields ->> name FROM unnest(CAST(:parents AS text[])) AS name WHERE fields ->> name IS NOT NULL) AS parents
-  FROM sfsync.actions
- WHERE connection_id = :connection AND object = :object AND state = 'sending'
-   AND claim_until > statement_timestamp() + :ttl - make_interval(secs => :siblings)
+WITH others AS MATERIALIZED (
+  SELECT claim_until > statement_timestamp() + :ttl - make_interval(secs => :follow) AS young,
+         CASE WHEN cardinality(CAST(:parents AS text[])) > 0 THEN fields END AS fields
+    FROM sfsync.actions
+   WHERE connection_id = :connection AND object = :object AND state = 'sending'
+     AND claim_until > statement_timestamp() + :ttl - make_interval(secs => :siblings))
+SELECT coalesce((SELECT bool_or(young) FROM others), false) AS young, ARRAY(
+       SELECT DISTINCT fields ->> name FROM others CROSS JOIN unnest(CAST(:parents AS text[])) AS name
+        WHERE fields ->> name IS NOT NULL) AS parents
 """
 DOUBTFUL = """
 SELECT {sent}, a.sent_at, a.doubt_until, a.error FROM sfsync.actions a
@@ -118,11 +127,7 @@ def expire(session: Session, queue: Queue, *, now: datetime, settling: timedelta
 
 def has_ready(session: Session, queue: Queue, *, now: datetime) -> bool:
     """Whether something can be sent now."""
-    query = (
-        "SELECT EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object"
-        " AND state = 'ready' AND due_at <= :now)"
-    )
-    return bool(session.scalar(text(query), {**_of(queue), "now": now}))
+    return more_ready_than(session, queue, 0, now=now)
 
 
 def look(
@@ -148,12 +153,7 @@ def whole(session: Session, heads: Collection[Head]) -> list[Pending]:
 
 def more_ready_than(session: Session, queue: Queue, count: int, *, now: datetime) -> bool:
     """Whether more than `count` actions can be sent now."""
-    query = """
-        SELECT EXISTS (SELECT 1 FROM sfsync.actions
-                        WHERE connection_id = :connection AND object = :object AND state = 'ready' AND due_at <= :now
-                       OFFSET :count)
-    """
-    return bool(session.scalar(text(query), {**_of(queue), "now": now, "count": count}))
+    return bool(session.scalar(text(MORE_READY), {**_of(queue), "now": now, "count": count}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,8 @@ def under_way(session: Session, queue: Queue, *, ttl: timedelta, parents: Collec
         "follow": FOLLOW_SECONDS,
         "siblings": SIBLINGS_SECONDS,
     }
-    rows = session.execute(text(UNDER_WAY), values).all()
-    return UnderWay(any(row.young for row in rows), frozenset(one for row in rows for one in row.parents))
+    row = session.execute(text(UNDER_WAY), values).one()
+    return UnderWay(row.young, frozenset(row.parents))
 
 
 def claim_batch(
@@ -198,7 +198,7 @@ def claim_batch(
         return None
     ids = [*(one.id for one in chosen), *_followers(session, chosen)]
     way = way or way_of(chosen[0])
-    values = {"owner": owner(), "ttl": ttl, "sent_at": sent_at, "way": way, "ids": ids}
+    values = {"owner": owner(), "ttl": ttl, "sent_at": sent_at, "way": way, "ids": uuid_array(ids)}
     rows = session.execute(text(TAKE), values).mappings().all()
     taken = {row["id"]: pending(row, attempts=row["attempts"]) for row in rows}
     return Batch(queue, rows[0]["claim_token"], "sending", tuple(taken[one] for one in ids), way)

@@ -25,6 +25,7 @@ from worker.actions.resolve import resolve
 from worker.actions.sending import send
 from worker.actions.vetting import vet
 from worker.attribution import attributed
+from worker.db import uuid_array
 from worker.errors import DisconnectedError, RejectedError, SettingsError, SyncError, TransientError
 from worker.log import bound, get_logger
 from worker.salesforce import ui_records
@@ -40,6 +41,9 @@ NEEDS_A_PERSON = timedelta(minutes=1)  # … which refuses the API or the sessio
 REMEMBER_AGAIN = timedelta(seconds=15)  # after the mirror could not be told
 REMEMBER_AFTER_SECONDS = 2.0  # a busy queue tells the mirror of several batches together, but not later than this
 TURN_SECONDS = 5.0  # how long one queue is served before others get their turn
+COUNT_AGAIN_SECONDS = (
+    1.0  # whether enough is ready for a Bulk job is counted, thousand by thousand, no more often than this
+)
 KEYS_TAKEN_FOR = timedelta(days=7)  # before the org is asked again whether it heeds idempotency keys
 KEYS_NOT_TAKEN_FOR = timedelta(days=1)
 KEYS_NOT_TOLD_FOR = timedelta(minutes=5)  # … when it could not say
@@ -47,16 +51,27 @@ KEYS_NOT_TOLD_FOR = timedelta(minutes=5)  # … when it could not say
 
 def serve(deps: ActionDeps, queue_id: int) -> Step:
     """Steps of one queue for a few seconds, or until it has nothing to do."""
-    ends = time.monotonic() + TURN_SECONDS
-    while isinstance(found := step(deps, queue_id), Again) and time.monotonic() < ends and not deps.crowded():
-        pass
+    begun = counted = time.monotonic()
+    found = step(deps, queue_id)
+    while isinstance(found, Again) and (now := time.monotonic()) < begun + TURN_SECONDS and not deps.crowded():
+        few = now < counted + COUNT_AGAIN_SECONDS
+        counted = counted if few else now
+        found = step(deps, queue_id, few=few)
     return found
 
 
 def step(
-    deps: ActionDeps, queue_id: int, *, now: datetime | None = None, chance: Callable[[], float] = random.random
+    deps: ActionDeps,
+    queue_id: int,
+    *,
+    now: datetime | None = None,
+    chance: Callable[[], float] = random.random,
+    few: bool = False,
 ) -> Step:
-    """Move one queue one step. May run at the same time as others on the same queue: each claims what it sends."""
+    """Move one queue one step. May run at the same time as others on the same queue: each claims what it sends.
+
+    `few`: a moment ago less was ready than a Bulk job is for.
+    """
     settling = timedelta(seconds=deps.settings.settling_seconds)
     deps.give_way()
     with deps.database.transaction() as session:
@@ -72,7 +87,7 @@ def step(
     ):
         try:
             prepared = _prepare(deps, queue, todo, now=now, chance=chance)
-            sent = todo.deliver and deliver(deps, queue, now=now, chance=chance)
+            sent = todo.deliver and deliver(deps, queue, now=now, chance=chance, few=few)
             worked = prepared or sent
         except _PausedError as paused:
             _postpone(deps, queue, paused.after)
@@ -122,7 +137,9 @@ def _has_ready(deps: ActionDeps, queue: Queue) -> bool:
         return claims.has_ready(session, queue, now=now)
 
 
-def deliver(deps: ActionDeps, queue: Queue, *, now: datetime, chance: Callable[[], float]) -> bool | None:
+def deliver(
+    deps: ActionDeps, queue: Queue, *, now: datetime, chance: Callable[[], float], few: bool = False
+) -> bool | None:
     """Send one batch of what is ready; False when nothing is, None when what is ready waits for others' calls to end."""
     client = deps.client(queue.connection_id)
     client.meter.check()  # what must wait is better not claimed
@@ -139,7 +156,7 @@ def deliver(deps: ActionDeps, queue: Queue, *, now: datetime, chance: Callable[[
         if not chosen or (others.young and len(chosen) < most(chosen[0])):
             return None
         asks = _may_take_key(deps, queue, chosen) and queue.takes_keys is None
-        kind = None if asks else ingest.kind_for_job(session, deps, queue, chosen, window, now=now)
+        kind = None if asks else ingest.kind_for_job(session, deps, queue, chosen, window, now=now, few=few)
         batch = None
         if not asks and kind is None:
             way = KEYED if _may_take_key(deps, queue, chosen) and queue.takes_keys else None
@@ -263,11 +280,19 @@ def _write(
     log.info("actions.sent", operation=rows[0][0].operation, way=batch.way, sent=len(changes), **counts)
 
 
+# How many there are, and the age of the oldest: asked after each batch, when mostly nothing is to be done yet.
+MANY = """
+SELECT count(*) AS count, extract(epoch FROM clock_timestamp() - min(finished_at)) AS age FROM (
+  SELECT finished_at FROM sfsync.actions
+   WHERE connection_id = :connection AND object = :object AND state = 'delivered' AND remembered_at IS NULL
+   ORDER BY finished_at LIMIT :limit) AS oldest
+"""
 UNREMEMBERED = """
-SELECT id, record_id, extract(epoch FROM clock_timestamp() - finished_at) AS age FROM sfsync.actions
+SELECT id, record_id FROM sfsync.actions
  WHERE connection_id = :connection AND object = :object AND state = 'delivered' AND remembered_at IS NULL
  ORDER BY finished_at LIMIT :limit
 """
+REMEMBERED = "UPDATE sfsync.actions SET remembered_at = clock_timestamp() WHERE id = ANY(CAST(:ids AS uuid[]))"
 
 
 def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) -> None:
@@ -278,10 +303,12 @@ def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) ->
     values = {"connection": queue.connection_id, "object": queue.object, "limit": COLLECTION_RETRIEVE_IDS}
     deps.give_way()
     with deps.database.transaction() as session:
+        if busy:
+            many = session.execute(text(MANY), values).one()
+            if not many.count or (many.count < COLLECTION_RETRIEVE_IDS and many.age < REMEMBER_AFTER_SECONDS):
+                return
         rows = session.execute(text(UNREMEMBERED), values).all()
-        if not rows or (busy and len(rows) < COLLECTION_RETRIEVE_IDS and rows[0].age < REMEMBER_AFTER_SECONDS):
-            return
-        if not queues.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
+        if not rows or not queues.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
             return
     done = False
     try:
@@ -294,6 +321,5 @@ def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) ->
         log.info("actions.remembered_later", error=type(error).__name__)
     with deps.database.transaction() as session:
         if done:
-            remembered = "UPDATE sfsync.actions SET remembered_at = clock_timestamp() WHERE id = ANY(:ids)"
-            session.execute(text(remembered), {"ids": [row.id for row in rows]})
+            session.execute(text(REMEMBERED), {"ids": uuid_array(row.id for row in rows)})
         queues.leave_remembering(session, queue)

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from worker.actions.queues import ALONG_THE_INDEX
 from worker.salesforce.limits import COLLECTION_RECORDS
 
 # Orgs take turns: the first queue of each, then the second of each. A queue served longest ago comes first. `deep`: more than
@@ -21,9 +22,9 @@ WITH due AS (
 first AS (SELECT * FROM due ORDER BY turn, last_served_at NULLS FIRST, id LIMIT :limit)
 SELECT f.id, f.org, EXISTS (SELECT 1 FROM sfsync.actions a
                              WHERE a.connection_id = f.connection_id AND a.object = f.object AND a.state = 'ready'
-                               AND a.due_at <= statement_timestamp() OFFSET :batch) AS deep
+                               AND a.due_at <= statement_timestamp() {ordered} OFFSET :batch) AS deep
   FROM first f ORDER BY f.turn, f.last_served_at NULLS FIRST, f.id
-"""
+""".replace("{ordered}", ALONG_THE_INDEX)
 
 
 def due_queues(session: Session, limit: int) -> Sequence[Any]:

@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 
 from worker.actions import store
 from worker.actions.store import Line
+from worker.db import uuid_array
 
 GENERATIONS = 100  # of children that fail one by the other, in one transaction
 
-LINES = """
-SELECT DISTINCT a.object, a.order_key FROM sfsync.action_parents p JOIN sfsync.actions a ON a.id = p.action_id
- WHERE p.parent_id = ANY(:parents) AND a.state = 'waiting'
-"""
+# Two statements: most actions have no children, and Postgres does not know of how few it is asked.
+CHILDREN = "SELECT action_id FROM sfsync.action_parents WHERE parent_id = ANY(CAST(:parents AS uuid[]))"
+LINES = "SELECT DISTINCT object, order_key FROM sfsync.actions WHERE id = ANY(:ids) AND state = 'waiting'"
 FAIL = """
 WITH failed AS (
      UPDATE sfsync.actions a
@@ -59,7 +59,10 @@ def lines_of_children(session: Session, parents: Collection[UUID]) -> set[Line]:
     """The lines of what waits for these actions: to be locked with the parents' own, before anything is changed."""
     if not parents:
         return set()
-    return {(row.object, row.order_key) for row in session.execute(text(LINES), {"parents": list(parents)})}
+    children = session.scalars(text(CHILDREN), {"parents": uuid_array(parents)}).all()
+    if not children:
+        return set()
+    return {(row.object, row.order_key) for row in session.execute(text(LINES), {"ids": children})}
 
 
 def settle(

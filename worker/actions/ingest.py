@@ -97,10 +97,12 @@ def kind_for_job(
     window: Sequence[Head],
     *,
     now: datetime,
+    few: bool = False,
 ) -> Head | None:
     """An action of the kind that is to go by a job now; None where calls are the better way.
 
-    Creates without a key go from `bulk_create_rows` on; of everything else more than `bulk_ingest_rows` must wait.
+    Creates without a key go from `bulk_create_rows` on; of everything else more than `bulk_ingest_rows` must wait. `few`: a
+    moment ago they were not that many.
     """
     first = chosen[0]
     if not queue.may_bulk or first.attempts > 1 or way_of(first) not in (COLLECTION, UPSERT):
@@ -109,6 +111,8 @@ def kind_for_job(
         return None
     keyless = first.operation == "create" and first.external_id_field is None
     limit = deps.settings.bulk_create_rows - 1 if keyless else deps.settings.bulk_ingest_rows
+    if few and not keyless:
+        return None
     same = [one for one in window if kind_of(one) == kind_of(first)]
     unseen = len(same) == len(window) >= COLLECTION_RECORDS  # there may be more of them than we looked at
     if len(same) <= limit and not (unseen and claims.more_ready_than(session, queue, limit, now=now)):

@@ -29,6 +29,9 @@ SELECT set_config('synchronous_commit', 'off', true), clock_timestamp() AS now, 
 """
 
 
+# What is ready is looked for in the order of its index, so that the index is read: where much is ready Postgres takes it to
+# be everywhere, and reads the table from its beginning, past everything that has ended since the last ANALYZE (40 ms at 30,000).
+ALONG_THE_INDEX = "ORDER BY priority DESC, created_at"
 TODO = """
 SELECT EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
                   AND NOT checked AND state = 'waiting') AS vet,
@@ -37,8 +40,8 @@ SELECT EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AN
        EXISTS (SELECT 1 FROM sfsync.ingest_jobs WHERE connection_id = :connection AND object = :object
                   AND state = 'ready' AND due_at <= :now) AS advance,
        EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
-                  AND state = 'ready' AND due_at <= :now) AS deliver
-"""
+                  AND state = 'ready' AND due_at <= :now {ordered} OFFSET 0) AS deliver
+""".replace("{ordered}", ALONG_THE_INDEX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,24 @@ from worker.actions.changes import Change
 from worker.actions.claims import Batch, fenced
 from worker.actions.deps import DELIVER, ActionDeps
 from worker.actions.lifecycle import FINISHED, PASSED
-from worker.db import Claim
+from worker.db import Claim, uuid_array
 
+_BEHIND = """c.shared AND c.state IN ('ready', 'held') AND EXISTS (
+         SELECT 1 FROM sfsync.actions m JOIN sfsync.actions b
+             ON b.connection_id = m.connection_id AND b.object = m.object AND b.order_key = m.order_key
+          WHERE m.id = c.id AND b.ticket <> 0 AND b.ticket < m.ticket AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt'))"""
 # Of actions that were sent together for one record only the first is ready or held afterwards: the others wait behind it.
+# The claim is looked at behind a CASE: Postgres would take it for what leaves one row, and go through all changes for each.
+# With it the attempts are written down; a look that found nothing is no news.
 CHANGE = """
+WITH n AS MATERIALIZED (
+  SELECT c.*, {behind} AS behind
+    FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS c(
+         id uuid, state text, outcome jsonb, error jsonb, record_id text, attempt_back int, after float8, doubt float8,
+         certain bool, finished bool, alone bool, shared bool)),
+logged AS (
+  INSERT INTO sfsync.action_attempts (action_id, way, state, code, message)
+  SELECT id, :way, state, error ->> 'code', error ->> 'message' FROM n WHERE state <> 'in_doubt' OR :state <> 'in_doubt')
 UPDATE sfsync.actions a
    SET state = CASE WHEN n.behind THEN 'waiting' ELSE n.state END, outcome = n.outcome,
        error = CASE WHEN n.state = 'delivered' THEN NULL ELSE coalesce(n.error, a.error) END,
@@ -24,23 +38,11 @@ UPDATE sfsync.actions a
        doubt_until = CASE WHEN NOT n.certain THEN greatest(a.doubt_until, clock_timestamp() + make_interval(secs => n.doubt)) END,
        claim_token = NULL, claim_owner = NULL, claim_until = NULL,
        finished_at = CASE WHEN n.finished THEN clock_timestamp() END
-  FROM (SELECT c.*, c.state IN ('ready', 'held') AND EXISTS (
-                    SELECT 1 FROM sfsync.actions m JOIN sfsync.actions b
-                        ON b.connection_id = m.connection_id AND b.object = m.object AND b.order_key = m.order_key
-                     WHERE c.shared AND m.id = c.id AND b.ticket < m.ticket
-                       AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')) AS behind
-          FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS c(
-               id uuid, state text, outcome jsonb, error jsonb, record_id text, attempt_back int, after float8, doubt float8,
-               certain bool, finished bool, alone bool, shared bool)) AS n
- WHERE a.id = n.id AND a.state = :state AND (a.claim_token = :token OR a.ingest_job_id = :job)
+  FROM n
+ WHERE a.id = n.id AND a.id = ANY(CAST(:ids AS uuid[]))
+   AND CASE WHEN a.state = :state AND (a.claim_token = :token OR a.ingest_job_id = :job) THEN true ELSE false END
 RETURNING a.id, a.object, a.order_key, a.record_id, a.state, a.doubt_until > clock_timestamp() AS may_land, a.doubt_until
-"""
-LOG = """
-INSERT INTO sfsync.action_attempts (action_id, way, state, code, message)
-SELECT n.id, :way, n.state, n.error ->> 'code', n.error ->> 'message'
-  FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS n(id uuid, state text, error jsonb)
- WHERE n.state <> 'in_doubt' OR :state <> 'in_doubt'  -- a look that found nothing is no news
-"""
+""".replace("{behind}", _BEHIND)
 # What an unanswered sending could still overwrite waits until it can no longer land: the record's line is kept quiet.
 QUIET = """
 INSERT INTO sfsync.action_lines AS l (connection_id, object, order_key, quiet_until)
@@ -72,23 +74,33 @@ def write(session: Session, batch: Batch, changes: Sequence[Change]) -> list[int
     connection_id, object_name = batch.queue.connection_id, batch.queue.object
     orders = {one.id: one.order_key for one in batch.actions}
     updates = {one.id for one in batch.actions if one.operation == "update"}
+    # Nothing stands behind what stands alone, and there is nothing to keep quiet for it unless a sending had no answer.
+    alone = {one.id for one in batch.actions if one.ticket == 0}
+    unlined = {one.id for one in batch.actions if one.ticket == 0 and not one.doubted}
     ending = [one.id for one in changes if one.state in PASSED]
-    lines = {(object_name, key) for one in changes for key in (orders[one.id], one.record_id) if key}
+    lines = {
+        (object_name, key) for one in changes if one.id not in unlined for key in (orders[one.id], one.record_id) if key
+    }
     lines |= family.lines_of_children(session, ending)
     store.lock_lines(session, connection_id, lines)
     values = {
         "changes": exact.dumps([_row(one, shared=one.id in updates) for one in changes]),
+        "ids": uuid_array(one.id for one in changes),
         "token": batch.token,
         "state": batch.state,
         "job": batch.job,
+        "way": "look" if batch.state == "in_doubt" else batch.way,
     }
     rows = session.execute(text(CHANGE), values).all()
     if len(rows) != len(changes):
         raise fenced(batch)
-    session.execute(text(LOG), {**values, "way": "look" if batch.state == "in_doubt" else batch.way})
     ended = {row.id for row in rows if row.state in PASSED}
     _keep_quiet(session, connection_id, [row for row in rows if row.id in ended and row.may_land])
-    waiting = {(object_name, row.order_key) for row in rows if row.id in ended or row.state == "waiting"}
+    waiting = {
+        (object_name, row.order_key)
+        for row in rows
+        if row.id not in alone and (row.id in ended or row.state == "waiting")
+    }
     delivered = {row.id for row in rows if row.state == "delivered"}
     settled = family.settle(session, connection_id, ended, waiting, well=delivered)
     return [store.awaken(session, connection_id, one).id for one in sorted(settled.objects - {object_name})]

@@ -48,7 +48,7 @@ DELETE FROM sfsync.action_lines l
  WHERE (l.connection_id, l.object, l.order_key) = (w.connection_id, w.object, w.order_key)
    AND coalesce(l.quiet_until < statement_timestamp(), true) AND l.blocked_by IS NULL
    AND NOT EXISTS (SELECT 1 FROM sfsync.actions a WHERE a.connection_id = l.connection_id AND a.object = l.object
-                      AND a.order_key = l.order_key)
+                      AND a.order_key = l.order_key AND a.ticket <> 0)
 """
 CALM = """
 UPDATE sfsync.action_lines l SET quiet_until = NULL

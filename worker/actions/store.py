@@ -103,7 +103,7 @@ UPDATE sfsync.actions a
             ON l.connection_id = :connection AND l.object = w.object AND l.order_key = w.order_key
          CROSS JOIN LATERAL (SELECT b.id, b.state FROM sfsync.actions b
                               WHERE b.connection_id = :connection AND b.object = w.object AND b.order_key = w.order_key
-                                AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')
+                                AND b.ticket <> 0 AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')
                               ORDER BY b.ticket LIMIT 1) AS head
          WHERE l.blocked_by IS NULL) AS h
  CROSS JOIN LATERAL (SELECT jsonb_object_agg(p.field, b.record_id) AS ids, bool_and(b.state = 'delivered') AS here
@@ -281,6 +281,8 @@ def promote(session: Session, connection_id: int, lines: Collection[Line]) -> se
 
 def lock_lines(session: Session, connection_id: int, lines: Collection[Line]) -> None:
     """Lock the lines that exist, in the order that everybody keeps."""
+    if not lines:
+        return
     session.execute(
         text(
             """

@@ -34,7 +34,7 @@ SELECT l.connection_id, l.object, l.order_key
   FROM sfsync.action_lines l TABLESAMPLE SYSTEM (:percent)
  CROSS JOIN LATERAL (SELECT b.id, b.state, b.checked FROM sfsync.actions b
                       WHERE b.connection_id = l.connection_id AND b.object = l.object AND b.order_key = l.order_key
-                        AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')
+                        AND b.ticket <> 0 AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt')
                       ORDER BY b.ticket LIMIT 1) AS head
  WHERE l.blocked_by IS NULL AND head.state = 'waiting' AND head.checked
    AND NOT EXISTS (SELECT 1 FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id

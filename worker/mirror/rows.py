@@ -18,8 +18,12 @@ def to_csv(records: Iterable[Mapping[str, Any]], fields: Sequence[str], *, with_
     if with_header:
         writer.writerow(fields)
     for record in records:
-        writer.writerow([_plain(record.get(field)) for field in fields])
+        values = map(record.get, fields)
+        writer.writerow([value if value.__class__ in _WRITTEN else _plain(value) for value in values])
     return buffer.getvalue().encode("utf-8", "surrogatepass")  # halves of a pair go the way that those of CSV go
+
+
+_WRITTEN = frozenset({str, int, type(None)})  # which csv writes as they are meant
 
 
 def _plain(value: Any) -> str:
