@@ -183,7 +183,7 @@ class _Chunk:
         """Carry out one row; what it did is undone if it fails."""
         record = row.get("Id") if self.job.operation != "upsert" else None
         try:
-            with dml.savepoint(self.change):
+            with dml.saving(self.change, self.item if self.job.operation in _SAVES else None):
                 self._check_id(row, record)
                 self._check_key(row)
                 return _OPERATIONS[self.job.operation](self.change, self.job, self.item, row)
@@ -255,6 +255,7 @@ def _upsert(change: Change, job: Job, item: ObjectType, row: Values) -> Outcome:
     return Outcome(record, int(created))
 
 
+_SAVES = frozenset({"insert", "update", "upsert"})
 _OPERATIONS: dict[str, Operation] = {
     "insert": _insert,
     "update": _update,

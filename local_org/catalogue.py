@@ -180,6 +180,11 @@ class ObjectType:
         return tuple(item for item in self.stored if item.cascade_delete)
 
     @cached_property
+    def numbered(self) -> tuple[Field, ...]:
+        """The fields that count the rows."""
+        return tuple(item for item in self.stored if item.auto_number is not None)
+
+    @cached_property
     def name_field(self) -> Field | None:
         return next((item for item in self.fields.values() if item.name_field), None)
 

@@ -20,7 +20,9 @@ MAX_RETRIEVED = 2_000
 MAX_CHUNKS = 10
 
 Outcome = dict[str, Any]
-Work = Callable[[Change], Outcome]
+Work = tuple[
+    ObjectType | ApiError | None, Callable[[Change], Outcome]
+]  # what a row of is saved (None: more than that), how
 _ROLLED_BACK = ApiError(
     400,
     "ALL_OR_NONE_OPERATION_ROLLED_BACK",
@@ -38,7 +40,7 @@ class _RollbackError(Exception):
 
 
 def _carry_out(ctx: Context, works: Sequence[Work], *, all_or_none: bool) -> list[Outcome] | Answer:
-    """Each piece of work in a savepoint of one transaction; with all_or_none, a failure undoes them all.
+    """Each piece of work whole or not at all, in one transaction; with all_or_none, a failure undoes them all.
 
     Inside a Composite request that is all or none, this holds here too, and the failure is that of the subrequest.
     """
@@ -55,9 +57,10 @@ def _carry_out(ctx: Context, works: Sequence[Work], *, all_or_none: bool) -> lis
 
 
 def _outcome(change: Change, work: Work) -> Outcome:
+    item, do = work
     try:
-        with dml.savepoint(change):
-            return work(change)
+        with dml.saving(change, None if isinstance(item, ApiError) else item):
+            return do(change)
     except ApiError as error:
         return failure(error, None)
 
@@ -120,7 +123,7 @@ def create(ctx: Context) -> list[Outcome] | Answer:
     records, all_or_none = _records(ctx)
 
     def work(item: ObjectType | ApiError, record: dict[str, Any]) -> Work:
-        return lambda change: success(dml.insert(change, _known(item), record))
+        return item, lambda change: success(dml.insert(change, _known(item), record))
 
     items = _types(ctx, records)
     works = [work(item, record) for item, record in zip(items, records, strict=True)]
@@ -135,7 +138,7 @@ def update(ctx: Context) -> list[Outcome] | Answer:
     def work(item: ObjectType | ApiError, record: dict[str, Any]) -> Work:
         record_id, values = _split_id(record)
         twice = _seen_before(seen, record_id)
-        return lambda change: _update_one(ctx, change, _known(item), record_id, values, twice)
+        return item, lambda change: _update_one(ctx, change, _known(item), record_id, values, twice)
 
     items = _types(ctx, records)
     works = [work(item, record) for item, record in zip(items, records, strict=True)]
@@ -165,7 +168,7 @@ def _update_one(
     if twice:
         raise ApiError(400, "DUPLICATE_VALUE", f"duplicate id in list: {record_id}", [])
     try:
-        with dml.savepoint(change):
+        with dml.saving(change, item):
             visible(ctx, item, record_id)
             dml.update(change, item, record_id, values)
     except ApiError as error:
@@ -190,12 +193,12 @@ def upsert(ctx: Context, object_name: str, key_name: str) -> list[Outcome] | Ans
     def work(record: dict[str, Any]) -> Work:
         named = type_name(record)
         if named and named.lower() != item.name.lower():
-            return lambda _change: failure(_other_type(named, item), None)
+            return item, lambda _change: failure(_other_type(named, item), None)
         value = next((v for name, v in record.items() if name.lower() == key.name.lower()), None)
         values = {name: v for name, v in record.items() if name.lower() != key.name.lower()}
         twice = value is not None and str(value).lower() in seen
         seen.add(str(value).lower())
-        return lambda change: _upsert_one(change, item, key.name, value, values, twice)
+        return item, lambda change: _upsert_one(change, item, key.name, value, values, twice)
 
     return _carry_out(ctx, [work(record) for record in records], all_or_none=all_or_none)
 
@@ -231,7 +234,7 @@ def delete(ctx: Context) -> list[Outcome] | Answer:
 
     def work(record_id: str) -> Work:
         twice = _seen_before(seen, record_id)
-        return lambda change: _delete_one(ctx, change, record_id, twice)
+        return None, lambda change: _delete_one(ctx, change, record_id, twice)
 
     all_or_none = ctx.query.get("allOrNone", "").lower() == "true"
     return _carry_out(ctx, [work(record_id) for record_id in ids], all_or_none=all_or_none)

@@ -81,6 +81,10 @@ class CustomRules:
             except ApiError as error:
                 raise ValueError(f"the condition of a rule of {item.name} is no SOQL: {error.message}") from None
 
+    def has(self, item: ObjectType) -> bool:
+        """Whether there is a rule for this object."""
+        return any(rule.object.lower() == item.name.lower() for rule in (*self._validation, *self._duplicate))
+
     def check(self, change: "Change", item: ObjectType, record_id: str) -> None:
         """Raises ApiError if the row, as it is in the open transaction, breaks a rule."""
         for rule in self._validation:

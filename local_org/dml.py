@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -27,7 +27,8 @@ class Change:
     """One transaction's frame: who changes, when (whole seconds), and what the user may see.
 
     `patient` is true while a locked row is worth waiting for: then the whole transaction is tried again. `at_end` is
-    done last in the transaction, also where what it wrote becomes visible later.
+    done last in the transaction, also where what it wrote becomes visible later. `has_rules`: whether `check_saved` may
+    refuse a row of an object. `lasting`: references that need not be looked at again.
     """
 
     store: Store
@@ -38,11 +39,14 @@ class Change:
     allow_duplicates: bool = False
     cascade_stamps: bool = True
     check_saved: "Callable[[Change, ObjectType, str], None] | None" = None
+    has_rules: Callable[[ObjectType], bool] = lambda _item: True
     locks: Locks | None = None
     owner: int = 0
     patient: bool = False
     touched: list[tuple[str, str]] = field(default_factory=list)
     at_end: list[Callable[[], object]] = field(default_factory=list)
+    lasting: rules.Lasting = field(default_factory=set)
+    blank: dict[str, Row] = field(default_factory=dict)
 
     def lock(self, record_ids: Iterable[str]) -> None:
         """Hold rows to the end of the transaction. Raises LockedError if waiting may help, else ApiError."""
@@ -77,8 +81,24 @@ def savepoint(change: Change) -> Iterator[None]:
     except BaseException:
         change.conn.execute("ROLLBACK TO row")
         change.conn.execute("RELEASE row")
+        change.lasting.clear()
         raise
     change.conn.execute("RELEASE row")
+
+
+_NOTHING_TO_UNDO = nullcontext()
+
+
+def saving(change: Change, item: ObjectType | None) -> AbstractContextManager[None]:
+    """Undo what a save of one row of `item` (None: anything else) did if it raises ApiError.
+
+    A save is mostly refused before it has written anything, and then a savepoint would be a third of its time: SQLite copies
+    every page that is written inside of one. Only the org's own rules look at a row that is there already, and only an open
+    transaction that has the row is ended before it is looked at.
+    """
+    if item is None or change.has_rules(item) or change.store.has_open:
+        return savepoint(change)
+    return _NOTHING_TO_UNDO
 
 
 # -- reading
@@ -86,10 +106,15 @@ def savepoint(change: Change) -> Iterator[None]:
 
 def load(conn: sqlite3.Connection, item: ObjectType, record_id: str) -> Row | None:
     """All stored columns of a row, deleted or not."""
-    columns = ", ".join(quoted(column.name) for column in item.stored)
-    sql = f'SELECT {columns} FROM {quoted(item.name)} WHERE "Id" = ?'
-    row = conn.execute(sql, (record_id,)).fetchone()
-    return None if row is None else {f.name: value for f, value in zip(item.stored, row, strict=True)}
+    names = tuple(item.columns)
+    row = conn.execute(_load_sql(item.name, names), (record_id,)).fetchone()
+    return None if row is None else dict(zip(names, row, strict=True))
+
+
+@lru_cache(256)
+def _load_sql(object_name: str, names: tuple[str, ...]) -> str:
+    columns = ", ".join(quoted(name) for name in names)
+    return f'SELECT {columns} FROM {quoted(object_name)} WHERE "Id" = ?'
 
 
 def living(change: Change, item: ObjectType, record_id: str) -> Row:
@@ -120,8 +145,8 @@ def whole(change: Change, item: ObjectType) -> ObjectType:
 # -- writing
 
 
-def insert(change: Change, item: ObjectType, values: Mapping[str, Any]) -> str:
-    """A new row; its id. Raises ApiError."""
+def insert(change: Change, item: ObjectType, values: Mapping[str, Any], *, free: str | None = None) -> str:
+    """A new row; its id. Raises ApiError. `free`: a key that no row was found to have."""
     if not item.createable:
         raise _not_allowed(item, "create")
     _no_id(values)
@@ -130,7 +155,7 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any]) -> str:
     row = _defaults(change, full) | {name: value for name, value in given.items() if value is not None}
     derive(full.name, row, None, frozenset(given), change.now_ms)
     rules.check_required(full, row, full.columns)
-    _check(change, full, row, None)
+    _check(change, full, row, None, free)
     row |= stamps(change, full, creating=True)
     change.lock(_parents(full, row))
     row["Id"] = change.store.next_id(change.conn, full.key_prefix)
@@ -159,18 +184,21 @@ def _not_allowed(item: ObjectType, verb: str) -> ApiError:
     return ApiError(400, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", text, [])
 
 
-def _check(change: Change, item: ObjectType, values: Row, own_id: str | None) -> None:
+def _check(change: Change, item: ObjectType, values: Row, own_id: str | None, free: str | None = None) -> None:
     rules.check_values(item, values)
-    rules.check_references(change.store.catalogue, change.conn, item, values)
-    rules.check_unique(change.conn, item, values, own_id)
+    rules.check_references(change.store.catalogue, change.conn, item, values, change.lasting)
+    rules.check_unique(change.conn, item, values, own_id, free)
 
 
 def _defaults(change: Change, item: ObjectType) -> Row:
-    row: Row = dict.fromkeys(item.columns)
-    row |= {f.name: default_of(f) for f in item.defaulted}
-    if item.field("OwnerId") is not None and "User" in item.fields["ownerid"].reference_to:
-        row["OwnerId"] = change.user_id
-    return row
+    """A row with nothing but what nobody gives."""
+    made = change.blank.get(item.name)
+    if made is None:
+        made = dict.fromkeys(item.columns) | {f.name: default_of(f) for f in item.defaulted}
+        if item.field("OwnerId") is not None and "User" in item.fields["ownerid"].reference_to:
+            made["OwnerId"] = change.user_id
+        change.blank[item.name] = made
+    return made.copy()
 
 
 def default_of(item: Field) -> Stored:
@@ -188,20 +216,19 @@ def stamps(change: Change, item: ObjectType, *, creating: bool = False) -> Row:
     }
     if creating:
         now |= {"CreatedDate": change.now_ms, "CreatedById": change.user_id}
-    return {name: value for name, value in now.items() if item.field(name) is not None}
+    return {name: value for name, value in now.items() if name.lower() in item.fields}
 
 
 def _number(change: Change, item: ObjectType, row: Row) -> None:
-    for numbered in item.stored:
-        if numbered.auto_number is not None:
-            count = change.store.reserve(change.conn, f"{item.name}.{numbered.name}", 1)
-            row[numbered.name] = auto_number(numbered.auto_number, count + 1)
+    for numbered in item.numbered:
+        count = change.store.reserve(change.conn, f"{item.name}.{numbered.name}", 1)
+        row[numbered.name] = auto_number(str(numbered.auto_number), count + 1)
 
 
 def _name(item: ObjectType, row: Row) -> None:
     """A record of a custom object that is given no name is called by its id. Source: Object Reference, "Custom Objects"."""
-    field = next((one for one in item.stored if one.name_field), None)
-    if item.custom and field is not None and field.type == "string" and row[field.name] is None:
+    field = next((one for one in item.stored if one.name_field), None) if item.custom else None
+    if field is not None and field.type == "string" and row[field.name] is None:
         row[field.name] = row["Id"][:15]
 
 
@@ -266,7 +293,7 @@ def upsert(change: Change, item: ObjectType, key: Field, value: Any, values: Map
         if value is not None:
             raise not_found() if to_18(str(value)) else living_error(item, value)
         return insert(change, item, values), True
-    return insert(change, item, {**values, key.name: value}), True
+    return insert(change, item, {**values, key.name: value}, free=key.name), True
 
 
 def living_error(item: ObjectType, value: Any) -> ApiError:

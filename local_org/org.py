@@ -123,6 +123,7 @@ class Org:
             self.access.catalogue(user_id),
             cascade_stamps=self.settings.cascade_stamps,
             check_saved=self.rules.check,
+            has_rules=self.rules.has,
             locks=self.locks,
             **options,
         )

@@ -6,6 +6,7 @@ Source: SOAP API Developer Guide, "Core Data Types", and Object Reference, "API 
 import re
 import sqlite3
 from collections.abc import Container, Mapping
+from functools import lru_cache
 from typing import Any
 
 from local_org.catalogue import STRINGS, Catalogue, Field, ObjectType
@@ -88,9 +89,14 @@ def _referenced(conn: sqlite3.Connection, target: ObjectType, key: str, value: A
 
 def find_by_key(conn: sqlite3.Connection, item: ObjectType, field: Field, stored: Stored) -> list[str]:
     """Ids of the living rows with this value in a key field (at most 100)."""
-    alive = ' AND NOT "IsDeleted"' if item.field("IsDeleted") else ""
-    sql = f'SELECT "Id" FROM {quoted(item.name)} WHERE {quoted(field.name)} = ?{alive} ORDER BY "Id" LIMIT 100'
+    sql = _by_key_sql(item.name, field.name, "isdeleted" in item.fields)
     return [row[0] for row in conn.execute(sql, (stored,))]
+
+
+@lru_cache(512)
+def _by_key_sql(object_name: str, field_name: str, deletable: bool) -> str:
+    alive = ' AND NOT "IsDeleted"' if deletable else ""
+    return f'SELECT "Id" FROM {quoted(object_name)} WHERE {quoted(field_name)} = ?{alive} ORDER BY "Id" LIMIT 100'
 
 
 def check_required(item: ObjectType, row: Mapping[str, Stored], names: Container[str]) -> None:
@@ -131,17 +137,22 @@ def _check_choice(field: Field, text: str) -> None:
             raise ApiError(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, [field.name])
 
 
+Lasting = set[tuple[str, str, str]]  # object, field and id of references to rows that no transaction can delete
+
+
 def check_references(
-    catalogue: Catalogue, conn: sqlite3.Connection, item: ObjectType, values: Mapping[str, Stored]
+    catalogue: Catalogue, conn: sqlite3.Connection, item: ObjectType, values: Mapping[str, Stored], known: Lasting
 ) -> None:
-    """Each reference points to a living row of an object that the field may point to."""
+    """Each reference points to a living row of an object that the field may point to. What lasts is added to `known`."""
     for field in item.references:
         stored = values.get(field.name)
-        if isinstance(stored, str):
-            _check_reference(catalogue, conn, field, stored)
+        if isinstance(stored, str) and (item.name, field.name, stored) not in known:
+            target = _check_reference(catalogue, conn, field, stored)
+            if not target.deletable:
+                known.add((item.name, field.name, stored))
 
 
-def _check_reference(catalogue: Catalogue, conn: sqlite3.Connection, field: Field, record_id: str) -> None:
+def _check_reference(catalogue: Catalogue, conn: sqlite3.Connection, field: Field, record_id: str) -> ObjectType:
     target = catalogue.of_id(record_id)
     if target is None or target.name not in field.reference_to:
         if target is None and not any(catalogue.object(name) for name in field.reference_to):
@@ -154,17 +165,27 @@ def _check_reference(catalogue: Catalogue, conn: sqlite3.Connection, field: Fiel
         raise _dangling()
     if row[0]:
         raise ApiError(400, "ENTITY_IS_DELETED", "entity is deleted", [])
+    return target
 
 
 def _dangling() -> ApiError:
     return ApiError(400, "INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id", [])
 
 
-def check_unique(conn: sqlite3.Connection, item: ObjectType, values: Mapping[str, Stored], own_id: str | None) -> None:
-    """No other living row has the same value in a unique field. Raises ApiError DUPLICATE_VALUE."""
+def check_unique(
+    conn: sqlite3.Connection,
+    item: ObjectType,
+    values: Mapping[str, Stored],
+    own_id: str | None,
+    free: str | None = None,
+) -> None:
+    """No other living row has the same value in a unique field. Raises ApiError DUPLICATE_VALUE.
+
+    `free`: a field whose value was looked for a moment ago, and not found.
+    """
     for field in item.unique:
         stored = values.get(field.name)
-        if stored is None:
+        if stored is None or field.name == free:
             continue
         others = [found for found in find_by_key(conn, item, field, stored) if found != own_id]
         if others:

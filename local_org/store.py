@@ -229,11 +229,8 @@ class Store:
 
     def reserve(self, conn: sqlite3.Connection, key_prefix: str, count: int) -> int:
         """Take `count` numbers of a counter; the first of them (counting starts at 0)."""
-        row = conn.execute(
-            "INSERT INTO _counters VALUES (?, ?) ON CONFLICT (prefix) DO UPDATE SET next = next + ? RETURNING next",
-            (key_prefix, count, count),
-        ).fetchone()
-        return int(row[0]) - count
+        sql = "INSERT INTO _counters VALUES (?1, ?2) ON CONFLICT (prefix) DO UPDATE SET next = next + ?2 RETURNING next"
+        return int(conn.execute(sql, (key_prefix, count)).fetchone()[0]) - count
 
     # -- transactions that are stamped now and become visible later
 
@@ -308,6 +305,11 @@ class Store:
     def _remember_late(self, conn: sqlite3.Connection) -> None:
         self._oldest_open, self._next_due = conn.execute("SELECT min(stamp_ms), min(commit_ms) FROM _late").fetchone()
         self._late_moved = False
+
+    @property
+    def has_open(self) -> bool:
+        """Whether transactions are stamped that are not visible yet."""
+        return self._next_due is not None
 
     @property
     def has_due(self) -> bool:

@@ -106,7 +106,7 @@ def _create(change: dml.Change, node: Node, made: list[str], failed: list[Record
             return
         values[node.link] = made[node.parent]
     try:
-        with dml.savepoint(change):
+        with dml.saving(change, node.item):
             made.append(dml.insert(change, node.item, values))
     except ApiError as error:
         made.append("")
