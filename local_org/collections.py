@@ -4,6 +4,7 @@ Source: REST API Developer Guide, "sObject Collections".
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import Any
 
@@ -39,13 +40,19 @@ class _RollbackError(Exception):
         self.outcomes = outcomes
 
 
-def _carry_out(ctx: Context, works: Sequence[Work], *, all_or_none: bool) -> list[Outcome] | Answer:
+Before = Callable[[Change], AbstractContextManager[None]]
+
+
+def _carry_out(
+    ctx: Context, works: Sequence[Work], *, all_or_none: bool, before: Before = lambda _: nullcontext()
+) -> list[Outcome] | Answer:
     """Each piece of work whole or not at all, in one transaction; with all_or_none, a failure undoes them all.
 
-    Inside a Composite request that is all or none, this holds here too, and the failure is that of the subrequest.
+    Inside a Composite request that is all or none, this holds here too, and the failure is that of the subrequest. `before`
+    is entered before the first.
     """
     try:
-        with ctx.writing() as change:
+        with ctx.writing() as change, before(change):
             outcomes = [_outcome(change, work) for work in works]
             if (all_or_none or ctx.all_or_none) and not all(outcome["success"] for outcome in outcomes):
                 raise _RollbackError(outcomes)
@@ -200,7 +207,11 @@ def upsert(ctx: Context, object_name: str, key_name: str) -> list[Outcome] | Ans
         seen.add(str(value).lower())
         return item, lambda change: _upsert_one(change, item, key.name, value, values, twice)
 
-    return _carry_out(ctx, [work(record) for record in records], all_or_none=all_or_none)
+    def before(change: Change) -> AbstractContextManager[None]:
+        given = (value for record in records for name, value in record.items() if name.lower() == key.name.lower())
+        return nullcontext() if key.type == "id" else dml.looking_up(change, item, key, given)
+
+    return _carry_out(ctx, [work(record) for record in records], all_or_none=all_or_none, before=before)
 
 
 def _other_type(named: str, item: ObjectType) -> ApiError:

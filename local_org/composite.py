@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from local_org.bulk_results import FileSlices
 from local_org.context import Answer, Context
+from local_org.dml import Change
 from local_org.errors import ApiError
 from local_org.metadata import check_version
 from local_org.store import Store
@@ -45,22 +46,22 @@ class _RollbackError(Exception):
 class _InTransaction:
     """A store whose reads see what the open transaction has written."""
 
-    def __init__(self, store: Store, conn: Any) -> None:
+    def __init__(self, store: Store, change: Change) -> None:
         self._store = store
-        self._conn = conn
+        self._change = change
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     @contextmanager
     def read(self) -> Iterator[Any]:
-        yield self._conn
+        yield self._change.conn
 
     write = read
 
 
-def _within(ctx: Context, change: Any) -> Context:
-    store = cast("Store", _InTransaction(ctx.store, change.conn))
+def _within(ctx: Context, change: Change) -> Context:
+    store = cast("Store", _InTransaction(ctx.store, change))
     return replace(ctx, store=store, change=change, all_or_none=True)
 
 

@@ -94,9 +94,7 @@ def _scramble(number: int) -> tuple[int, int]:
 def _in_blocks(org: Org, ids: list[str], one: Callable[[dml.Change, str], None]) -> None:
     """Change records in transactions of a bounded size, each with its own stamp."""
     for start in range(0, len(ids), BLOCK):
-        with org.store.write() as conn:
-            now = org.store.clock.now_ms()
-            change = dml.Change(org.store, conn, org.admin_id, now, org.store.catalogue)
+        with org.store.write() as conn, dml.unruled(org.store, conn, org.admin_id) as change:
             change.cascade_stamps = org.settings.cascade_stamps
             for record in ids[start : start + BLOCK]:
                 one(change, record)
@@ -156,8 +154,7 @@ def create_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     if "records" not in values:
         return {"ids": seed.create(org, item.name, int(values["count"]))}
     ids: list[str] = []
-    with org.store.write() as conn:
-        change = dml.Change(org.store, conn, org.admin_id, org.store.clock.now_ms(), org.store.catalogue)
+    with org.store.write() as conn, dml.unruled(org.store, conn, org.admin_id) as change:
         ids.extend(dml.insert(change, item, record) for record in values["records"])
     return {"ids": ids}
 
@@ -169,8 +166,8 @@ def export(org: Org, values: dict[str, Any]) -> dict[str, Any]:
 
 def merge_rows(org: Org, values: dict[str, Any]) -> dict[str, Any]:
     """Merge the records of `losers` (one or two) into `winner`."""
-    with org.store.write() as conn:
-        deletion.merge(org.change(conn, org.admin_id), _object(org, values), values["winner"], values["losers"])
+    with org.store.write() as conn, org.changing(conn, org.admin_id) as change:
+        deletion.merge(change, _object(org, values), values["winner"], values["losers"])
     return {"ids": values["losers"]}
 
 

@@ -83,7 +83,10 @@ class CustomRules:
 
     def has(self, item: ObjectType) -> bool:
         """Whether there is a rule for this object."""
-        return any(rule.object.lower() == item.name.lower() for rule in (*self._validation, *self._duplicate))
+        name = item.name.lower()
+        return name in {rule.object.lower() for rule in self._validation} | {
+            rule.object.lower() for rule in self._duplicate
+        }
 
     def check(self, change: "Change", item: ObjectType, record_id: str) -> None:
         """Raises ApiError if the row, as it is in the open transaction, breaks a rule."""

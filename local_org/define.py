@@ -246,8 +246,8 @@ def _keep(org: Org, item: ObjectType) -> None:
 
 def recalculate(org: Org, object_name: str) -> None:
     """Work out the roll-up fields of an object again, without stamping the records."""
-    with org.store.write() as conn:
-        rollups.recalculate(org.change(conn, org.admin_id), existing(org, object_name))
+    with org.store.write() as conn, org.changing(conn, org.admin_id) as change:
+        rollups.recalculate(change, existing(org, object_name))
 
 
 # -- people, apps, records
@@ -263,8 +263,8 @@ def add_user(org: Org, words: Words) -> str:
     name = str(words["Username"]).partition("@")[0]
     usual = {**_NEW_USER, "LastName": name, "Email": words["Username"], "CommunityNickname": name}
     usual |= {} if profile is None else {"ProfileId": profile[0]}
-    with org.store.write() as conn:
-        return dml.insert(org.change(conn, org.admin_id), existing(org, "User"), {**usual, **words})
+    with org.store.write() as conn, org.changing(conn, org.admin_id) as change:
+        return dml.insert(change, existing(org, "User"), {**usual, **words})
 
 
 def put_client(org: Org, words: Words) -> None:
@@ -302,8 +302,7 @@ def _add_records(org: Org, records: Mapping[str, list[Words]]) -> None:
     mark = json.dumps(records, sort_keys=True)
     if not records or org.store.setting("defined_records") == mark:
         return
-    with org.store.write() as conn:
-        change = org.change(conn, org.admin_id)
+    with org.store.write() as conn, org.changing(conn, org.admin_id) as change:
         for name, rows in records.items():
             for row in rows:
                 dml.insert(change, existing(org, name), row)

@@ -130,7 +130,7 @@ def _restore(change: Change, object_name: str, record_id: str, *, cascaded: bool
     item = change.store.catalogue.object(object_name)
     if item is None or item.field("IsDeleted") is None:
         return
-    rules.check_unique(change.conn, item, dml.load(change.conn, item, record_id) or {}, record_id)
+    rules.check_unique(change, item, dml.load(change.conn, item, record_id) or {}, record_id)
     values: Row = {"IsDeleted": 0}
     if item.field("MasterRecordId") is not None:
         values["MasterRecordId"] = None

@@ -12,11 +12,12 @@ from local_org import rollups, rules
 from local_org.catalogue import Catalogue, Field, ObjectType
 from local_org.derive import derive
 from local_org.errors import ApiError, deleted, not_found
-from local_org.ids import to_18
+from local_org.ids import numbered, to_18
 from local_org.locks import LockedError, Locks, unable_to_lock
 from local_org.schema import quoted
 from local_org.store import Store
 from local_org.values import Stored, from_json
+from local_org.writes import Writes
 
 Row = dict[str, Any]
 BOOKKEEPING = frozenset({"CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById", "SystemModstamp"})
@@ -28,11 +29,11 @@ class Change:
 
     `patient` is true while a locked row is worth waiting for: then the whole transaction is tried again. `at_end` is
     done last in the transaction, also where what it wrote becomes visible later. `has_rules`: whether `check_saved` may
-    refuse a row of an object. `lasting`: references that need not be looked at again.
+    refuse a row of an object. `lasting`: references that need not be looked at again. `matches`: what is known of keys.
     """
 
     store: Store
-    conn: sqlite3.Connection
+    writes: Writes
     user_id: str
     now_ms: int
     catalogue: Catalogue
@@ -47,6 +48,12 @@ class Change:
     at_end: list[Callable[[], object]] = field(default_factory=list)
     lasting: rules.Lasting = field(default_factory=set)
     blank: dict[str, Row] = field(default_factory=dict)
+    matches: "Matches | None" = None
+
+    @property
+    def conn(self) -> sqlite3.Connection:
+        """The transaction's connection; everything is written that was to be written before."""
+        return self.writes.now()
 
     def lock(self, record_ids: Iterable[str]) -> None:
         """Hold rows to the end of the transaction. Raises LockedError if waiting may help, else ApiError."""
@@ -66,10 +73,15 @@ class Change:
 
     def journal(self, object_name: str, record_id: str, operation: str, changed: Mapping[str, Stored]) -> None:
         self.touched.append((object_name, record_id))
-        self.conn.execute(
-            "INSERT INTO _journal (at_ms, object, id, operation, user_id, changed) VALUES (?, ?, ?, ?, ?, ?)",
-            (self.now_ms, object_name, record_id, operation, self.user_id, json.dumps(changed)),
-        )
+        self.writes.entry((self.now_ms, object_name, record_id, operation, self.user_id, json.dumps(changed)))
+
+
+@contextmanager
+def unruled(store: Store, conn: sqlite3.Connection, user_id: str) -> Iterator[Change]:
+    """A frame in the transaction of `conn` for which there are no rules of the org and no row locks."""
+    change = Change(store, Writes(conn), user_id, store.clock.now_ms(), store.catalogue)
+    yield change
+    change.writes.now()
 
 
 @contextmanager
@@ -79,9 +91,11 @@ def savepoint(change: Change) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        change.writes.forget()
         change.conn.execute("ROLLBACK TO row")
         change.conn.execute("RELEASE row")
         change.lasting.clear()
+        change.matches = None
         raise
     change.conn.execute("RELEASE row")
 
@@ -150,7 +164,7 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any], *, free:
     if not item.createable:
         raise _not_allowed(item, "create")
     _no_id(values)
-    given = rules.read_values(change.catalogue, change.conn, item, values, creating=True)
+    given = rules.read_values(change, item, values, creating=True)
     full = whole(change, item)
     row = _defaults(change, full) | {name: value for name, value in given.items() if value is not None}
     derive(full.name, row, None, frozenset(given), change.now_ms)
@@ -158,10 +172,10 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any], *, free:
     _check(change, full, row, None, free)
     row |= stamps(change, full, creating=True)
     change.lock(_parents(full, row))
-    row["Id"] = change.store.next_id(change.conn, full.key_prefix)
+    row["Id"] = numbered(full.key_prefix, change.writes.count(full.key_prefix))
     _number(change, full, row)
     _name(full, row)
-    write_row(change.conn, full, row)
+    change.writes.row(_insert_sql(full.name, tuple(row)), tuple(row.values()))
     change.saved(full, row["Id"])
     change.journal(full.name, row["Id"], "insert", row)
     rollups.follow(change, full, row)
@@ -186,8 +200,8 @@ def _not_allowed(item: ObjectType, verb: str) -> ApiError:
 
 def _check(change: Change, item: ObjectType, values: Row, own_id: str | None, free: str | None = None) -> None:
     rules.check_values(item, values)
-    rules.check_references(change.store.catalogue, change.conn, item, values, change.lasting)
-    rules.check_unique(change.conn, item, values, own_id, free)
+    rules.check_references(change, item, values)
+    rules.check_unique(change, item, values, own_id, free)
 
 
 def _defaults(change: Change, item: ObjectType) -> Row:
@@ -220,9 +234,9 @@ def stamps(change: Change, item: ObjectType, *, creating: bool = False) -> Row:
 
 
 def _number(change: Change, item: ObjectType, row: Row) -> None:
-    for numbered in item.numbered:
-        count = change.store.reserve(change.conn, f"{item.name}.{numbered.name}", 1)
-        row[numbered.name] = auto_number(str(numbered.auto_number), count + 1)
+    for one in item.numbered:
+        count = change.writes.count(f"{item.name}.{one.name}")
+        row[one.name] = auto_number(str(one.auto_number), count + 1)
 
 
 def _name(item: ObjectType, row: Row) -> None:
@@ -239,10 +253,6 @@ def auto_number(pattern: str, count: int) -> str:
     return f"{head}{count:0{len(zeros)}d}{tail}"
 
 
-def write_row(conn: sqlite3.Connection, item: ObjectType, row: Row) -> None:
-    conn.execute(_insert_sql(item.name, tuple(row)), tuple(row.values()))
-
-
 @lru_cache(256)
 def _insert_sql(object_name: str, names: tuple[str, ...]) -> str:
     columns = ", ".join(quoted(name) for name in names)
@@ -256,7 +266,7 @@ def update(change: Change, item: ObjectType, record_id: str, values: Mapping[str
     _no_id(values)
     full = whole(change, item)
     old = living(change, item, record_id)
-    given = rules.read_values(change.catalogue, change.conn, item, values, creating=False)
+    given = rules.read_values(change, item, values, creating=False)
     _check_converted(full, old)
     row = {**old, **given}
     derive(full.name, row, old, frozenset(given), change.now_ms)
@@ -293,7 +303,10 @@ def upsert(change: Change, item: ObjectType, key: Field, value: Any, values: Map
         if value is not None:
             raise not_found() if to_18(str(value)) else living_error(item, value)
         return insert(change, item, values), True
-    return insert(change, item, {**values, key.name: value}, free=key.name), True
+    record_id = insert(change, item, {**values, key.name: value}, free=key.name)
+    if change.matches is not None:
+        change.matches.ids[rules.folded(key, from_json(key, value))] = [record_id]
+    return record_id, True
 
 
 def living_error(item: ObjectType, value: Any) -> ApiError:
@@ -303,7 +316,42 @@ def living_error(item: ObjectType, value: Any) -> ApiError:
 def matching(change: Change, item: ObjectType, key: Field, value: Any) -> list[str]:
     """Ids of the living rows with this key."""
     stored = from_json(key, value)
-    return [] if stored is None else rules.find_by_key(change.conn, item, key, stored)
+    if stored is None:
+        return []
+    known = change.matches.of(item, key, stored) if change.matches else None
+    return rules.find_by_key(change.conn, item, key, stored) if known is None else known
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The living rows that have some values of a key, for as long as nothing is done but upserts by this key."""
+
+    item: ObjectType
+    key: Field
+    ids: dict[Stored | bytes, list[str]]
+
+    def of(self, item: ObjectType, key: Field, stored: Stored) -> list[str] | None:
+        """Ids of the rows with this value; None where it was not looked for."""
+        return self.ids.get(rules.folded(key, stored)) if item is self.item and key is self.key else None
+
+
+@contextmanager
+def looking_up(change: Change, item: ObjectType, key: Field, values: Iterable[Any]) -> Iterator[None]:
+    """Look for the rows with these values of a key at once, for upserts by it in the block."""
+    if not change.store.has_open:  # else the look at a row may bring another value of its key
+        change.matches = Matches(item, key, rules.find_all_by_key(change.conn, item, key, _stored(key, values)))
+    try:
+        yield
+    finally:
+        change.matches = None
+
+
+def _stored(key: Field, values: Iterable[Any]) -> Iterator[Stored]:
+    for value in values:
+        try:
+            yield from_json(key, value)
+        except ApiError:  # for whoever saves this row
+            continue
 
 
 def several(item: ObjectType, matches: list[str]) -> ApiError:

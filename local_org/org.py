@@ -25,6 +25,7 @@ from local_org.store import Store
 from local_org.tokens import Tokens
 from local_org.usage import Usage
 from local_org.words import check_words
+from local_org.writes import Writes
 
 ORGANIZATION_ID = "00DLo0000000001MAA"
 DAY_MS = 86_400_000
@@ -113,11 +114,18 @@ class Org:
         self.settings = self.settings.changed(values)
         self.store.keep_setting("settings", asdict(self.settings))
 
-    def change(self, conn: sqlite3.Connection, user_id: str, **options: Any) -> Change:
+    @contextmanager
+    def changing(self, conn: sqlite3.Connection, user_id: str) -> Iterator[Change]:
+        """A frame of the org's own in the transaction of `conn`."""
+        change = self._change(conn, user_id)
+        yield change
+        change.writes.now()
+
+    def _change(self, conn: sqlite3.Connection, user_id: str, **options: Any) -> Change:
         """The frame of a writing transaction: who, when, with which view of the catalogue."""
         return Change(
             self.store,
-            conn,
+            Writes(conn),
             user_id,
             self.store.clock.now_ms(),
             self.access.catalogue(user_id),
@@ -132,13 +140,14 @@ class Org:
     def writing(self, user_id: str, *, allow_duplicates: bool = False, patient: bool = False) -> Iterator[Change]:
         """A transaction of one caller: the org's rules, row locks and late commits apply; its locks end with it."""
         with self.store.write() as conn:
-            change = self.change(
+            change = self._change(
                 conn, user_id, allow_duplicates=allow_duplicates, owner=self.locks.owner(), patient=patient
             )
             try:
                 yield from self._perhaps_late(change)
                 for step in change.at_end:
                     step()
+                change.writes.now()
             except BaseException:
                 self.locks.free(change.owner)
                 raise
@@ -184,8 +193,8 @@ class Org:
         since = int(self.store.setting("bin_since_ms", 0))
         emptied = MAX_EMPTIED
         while emptied == MAX_EMPTIED:
-            with self.store.write() as conn:
-                emptied = empty_bin(self.change(conn, self.admin_id), since)
+            with self.store.write() as conn, self.changing(conn, self.admin_id) as change:
+                emptied = empty_bin(change, since)
         self.jobs.forget_old()
 
     def jobs_today(self) -> int:

@@ -3,23 +3,26 @@
 Source: SOAP API Developer Guide, "Core Data Types", and Object Reference, "API Data Types".
 """
 
+import json
 import re
 import sqlite3
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from local_org.catalogue import STRINGS, Catalogue, Field, ObjectType
 from local_org.errors import ApiError, unknown_field
 from local_org.schema import quoted
 from local_org.values import Stored, from_json
 
+if TYPE_CHECKING:
+    from local_org.dml import Change
+
+MAX_MATCHES = 100
 _EMAIL = re.compile(r"[^@\s,;<>()\[\]]+@[^@\s,;<>()\[\]]+\.[^@\s.,;<>()\[\]]{1,63}")
 
 
-def read_values(
-    catalogue: Catalogue, conn: sqlite3.Connection, item: ObjectType, body: Mapping[str, Any], *, creating: bool
-) -> dict[str, Stored]:
+def read_values(change: "Change", item: ObjectType, body: Mapping[str, Any], *, creating: bool) -> dict[str, Stored]:
     """The stored values of a request body, by canonical field name. Raises ApiError for what may not be set."""
     values: dict[str, Stored] = {}
     forbidden: list[str] = []
@@ -28,7 +31,7 @@ def read_values(
             continue
         field = item.field(name)
         if field is None:
-            field, value = _by_relationship(catalogue, conn, item, name, value)
+            field, value = _by_relationship(change.catalogue, change.conn, item, name, value)
         if not (field.createable if creating else field.updateable) or not field.stored:
             forbidden.append(field.name)
         else:
@@ -88,15 +91,45 @@ def _referenced(conn: sqlite3.Connection, target: ObjectType, key: str, value: A
 
 
 def find_by_key(conn: sqlite3.Connection, item: ObjectType, field: Field, stored: Stored) -> list[str]:
-    """Ids of the living rows with this value in a key field (at most 100)."""
+    """Ids of the living rows with this value in a key field (at most MAX_MATCHES)."""
     sql = _by_key_sql(item.name, field.name, "isdeleted" in item.fields)
     return [row[0] for row in conn.execute(sql, (stored,))]
+
+
+def find_all_by_key(
+    conn: sqlite3.Connection, item: ObjectType, field: Field, values: Iterable[Stored]
+) -> dict[Stored | bytes, list[str]]:
+    """The same for many values: ids by the values in their `folded` form."""
+    wanted = {folded(field, value): value for value in values if value is not None}
+    found: dict[Stored | bytes, list[str]] = {form: [] for form in wanted}
+    forms = list(wanted)
+    sql = _by_keys_sql(item.name, field.name, "isdeleted" in item.fields)
+    for place, record_id in conn.execute(sql, (json.dumps(list(wanted.values())),)):
+        if len(found[forms[place]]) < MAX_MATCHES:
+            found[forms[place]].append(record_id)
+    return found
+
+
+def folded(field: Field, value: Stored) -> Stored | bytes:
+    """What is the same for values that are equal in this field's column: only the case of ASCII is ever ignored."""
+    return (
+        value.encode("utf-8", "surrogatepass").lower() if isinstance(value, str) and not field.case_sensitive else value
+    )
 
 
 @lru_cache(512)
 def _by_key_sql(object_name: str, field_name: str, deletable: bool) -> str:
     alive = ' AND NOT "IsDeleted"' if deletable else ""
-    return f'SELECT "Id" FROM {quoted(object_name)} WHERE {quoted(field_name)} = ?{alive} ORDER BY "Id" LIMIT 100'
+    return f'SELECT "Id" FROM {quoted(object_name)} WHERE {quoted(field_name)} = ?{alive} ORDER BY "Id" LIMIT {MAX_MATCHES}'
+
+
+@lru_cache(512)
+def _by_keys_sql(object_name: str, field_name: str, deletable: bool) -> str:
+    alive = ' AND NOT t."IsDeleted"' if deletable else ""
+    return (
+        f'SELECT j.key, t."Id" FROM json_each(?) j CROSS JOIN {quoted(object_name)} t '
+        f'WHERE t.{quoted(field_name)} = j.value{alive} ORDER BY t."Id"'
+    )
 
 
 def check_required(item: ObjectType, row: Mapping[str, Stored], names: Container[str]) -> None:
@@ -140,16 +173,14 @@ def _check_choice(field: Field, text: str) -> None:
 Lasting = set[tuple[str, str, str]]  # object, field and id of references to rows that no transaction can delete
 
 
-def check_references(
-    catalogue: Catalogue, conn: sqlite3.Connection, item: ObjectType, values: Mapping[str, Stored], known: Lasting
-) -> None:
-    """Each reference points to a living row of an object that the field may point to. What lasts is added to `known`."""
+def check_references(change: "Change", item: ObjectType, values: Mapping[str, Stored]) -> None:
+    """Each reference points to a living row of an object that the field may point to."""
     for field in item.references:
         stored = values.get(field.name)
-        if isinstance(stored, str) and (item.name, field.name, stored) not in known:
-            target = _check_reference(catalogue, conn, field, stored)
+        if isinstance(stored, str) and (item.name, field.name, stored) not in change.lasting:
+            target = _check_reference(change.store.catalogue, change.conn, field, stored)
             if not target.deletable:
-                known.add((item.name, field.name, stored))
+                change.lasting.add((item.name, field.name, stored))
 
 
 def _check_reference(catalogue: Catalogue, conn: sqlite3.Connection, field: Field, record_id: str) -> ObjectType:
@@ -173,7 +204,7 @@ def _dangling() -> ApiError:
 
 
 def check_unique(
-    conn: sqlite3.Connection,
+    change: "Change",
     item: ObjectType,
     values: Mapping[str, Stored],
     own_id: str | None,
@@ -187,7 +218,7 @@ def check_unique(
         stored = values.get(field.name)
         if stored is None or field.name == free:
             continue
-        others = [found for found in find_by_key(conn, item, field, stored) if found != own_id]
+        others = [found for found in find_by_key(change.conn, item, field, stored) if found != own_id]
         if others:
             text = f"duplicate value found: {field.name} duplicates value on record with id: {others[0]}"
             raise ApiError(400, "DUPLICATE_VALUE", text, [])

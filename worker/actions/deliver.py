@@ -282,7 +282,7 @@ def _write(
 
 # How many there are, and the age of the oldest: asked after each batch, when mostly nothing is to be done yet.
 MANY = """
-SELECT count(*) AS count, extract(epoch FROM clock_timestamp() - min(finished_at)) AS age FROM (
+SELECT count(*) AS number, extract(epoch FROM clock_timestamp() - min(finished_at)) AS age FROM (
   SELECT finished_at FROM sfsync.actions
    WHERE connection_id = :connection AND object = :object AND state = 'delivered' AND remembered_at IS NULL
    ORDER BY finished_at LIMIT :limit) AS oldest
@@ -303,13 +303,13 @@ def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) ->
     values = {"connection": queue.connection_id, "object": queue.object, "limit": COLLECTION_RETRIEVE_IDS}
     deps.give_way()
     with deps.database.transaction() as session:
-        if busy:
-            many = session.execute(text(MANY), values).one()
-            if not many.count or (many.count < COLLECTION_RETRIEVE_IDS and many.age < REMEMBER_AFTER_SECONDS):
-                return
-        rows = session.execute(text(UNREMEMBERED), values).all()
-        if not rows or not queues.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
+        many = session.execute(text(MANY), values).one()
+        early = busy and many.number < COLLECTION_RETRIEVE_IDS and many.age < REMEMBER_AFTER_SECONDS
+        if not many.number or early:
             return
+        if not queues.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
+            return
+        rows = session.execute(text(UNREMEMBERED), values).all()  # none where somebody told the mirror just now
     done = False
     try:
         deps.remember(queue.connection_id, queue.object, sorted({row.record_id for row in rows}))
