@@ -14,11 +14,14 @@ from local_org.context import Answer, Context, texts
 from local_org.dml import Change
 from local_org.errors import ApiError, unknown_type
 from local_org.ids import to_18
-from local_org.rows import chosen_fields, fetch, key_field, visible
+from local_org.record_text import a_list
+from local_org.rows import chosen_fields, fetch, key_field, living_texts, visible
+from local_org.values import Json
 
 MAX_RECORDS = 200
 MAX_RETRIEVED = 2_000
 MAX_CHUNKS = 10
+NULL = Json("null")
 
 Outcome = dict[str, Any]
 Work = tuple[
@@ -267,20 +270,20 @@ def _delete_one(ctx: Context, change: Change, record_id: str, twice: bool) -> Ou
     return success(id18)
 
 
-def retrieve_get(ctx: Context, object_name: str) -> list[Any]:
+def retrieve_get(ctx: Context, object_name: str) -> Answer:
     """GET composite/sobjects/{object}?ids=a,b&fields=X,Y."""
     ids = [record_id for record_id in ctx.query.get("ids", "").split(",") if record_id]
     names = [name for name in ctx.query.get("fields", "").split(",") if name]
     return _retrieve(ctx, object_name, ids, names)
 
 
-def retrieve_post(ctx: Context, object_name: str) -> list[Any]:
+def retrieve_post(ctx: Context, object_name: str) -> Answer:
     """POST composite/sobjects/{object} {"ids": […], "fields": […]}."""
     body = ctx.json_object()
     return _retrieve(ctx, object_name, texts(body.get("ids"), "ids"), texts(body.get("fields"), "fields"))
 
 
-def _retrieve(ctx: Context, object_name: str, ids: Sequence[str], names: Sequence[str]) -> list[Any]:
+def _retrieve(ctx: Context, object_name: str, ids: Sequence[str], names: Sequence[str]) -> Answer:
     item = ctx.object(object_name)
     if not item.retrieveable:
         raise ApiError(400, "INVALID_TYPE_FOR_OPERATION", f"entity type {item.name} does not support retrieve")
@@ -290,6 +293,10 @@ def _retrieve(ctx: Context, object_name: str, ids: Sequence[str], names: Sequenc
     if not names:
         raise ApiError(400, "MISSING_ARGUMENT", "The fields parameter is required")
     wanted = [to_18(record_id) for record_id in ids]
-    found = fetch(ctx, item, [id18 for id18 in wanted if id18], chosen_fields(item, names))
-    alive = {id18: row.record for id18, row in found.items() if not row.deleted}
-    return [alive.get(id18 or "") for id18 in wanted]
+    asked = [id18 for id18 in wanted if id18]
+    if ctx.inner:
+        found = fetch(ctx, item, asked, chosen_fields(item, names))
+        alive = {id18: row.record for id18, row in found.items() if not row.deleted}
+        return Answer(200, [alive.get(id18 or "") for id18 in wanted])
+    texts = living_texts(ctx, item, asked, chosen_fields(item, names))
+    return Answer(200, a_list(texts.get(id18 or "", NULL) for id18 in wanted))

@@ -86,6 +86,7 @@ def subrequest(ctx: Context, method: str, url: str, headers: Mapping[str, str], 
         body=b"" if body is None else dumps(body),
         request=None,
         upload=None,
+        inner=True,
     )
     try:
         check_version(inner.version)

@@ -80,7 +80,7 @@ class Context:
     each parameter; `host_url` is the org's address as the caller reached it; `upload` is the file that holds
     the body of calls that send data; `change` is set inside a transaction of several calls; `dispatch` answers a call
     that this one contains; `lock_deadline` (monotonic seconds) ends the waiting for locked rows; `all_or_none`: it is part
-    of a Composite request that fails as a whole.
+    of a Composite request that fails as a whole; `inner`: another call contains it, whose answer takes its own apart.
     """
 
     org: "Org"
@@ -100,6 +100,7 @@ class Context:
     change: Change | None = None
     lock_deadline: float = 0.0
     all_or_none: bool = False
+    inner: bool = False
     dispatch: "Callable[[Context, str], Reply]" = field(default=_nowhere)
 
     @contextmanager

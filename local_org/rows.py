@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from local_org import deletion, dml
+from local_org import deletion, dml, record_text
 from local_org.catalogue import COMPOUND_TYPES, Catalogue, ChildRelationship, Field, ObjectType
 from local_org.context import Answer, Context, Result
 from local_org.errors import ApiError, deleted, not_found, unknown_field
@@ -19,7 +19,7 @@ from local_org.query import query
 from local_org.records import part_key
 from local_org.rules import find_by_key
 from local_org.schema import column_sql, quoted
-from local_org.values import from_json, shower, to_json
+from local_org.values import Json, from_json, shower, to_json
 
 UPSERT_ANSWERS_200_SINCE = 46.0
 Record = dict[str, Any]
@@ -53,13 +53,28 @@ def chosen_fields(item: ObjectType, names: Sequence[str]) -> list[Field]:
 
 def fetch(ctx: Context, item: ObjectType, ids: Sequence[str], fields: Sequence[Field]) -> dict[str, Found]:
     """The rows with these ids (18 characters), by id. The fields are the item's."""
+    reading, rows = _read(ctx, item, ids, fields)
+    base = ctx.url(f"sobjects/{item.name}/")
+    return {row[0]: Found(reading.record(item.name, base, row), row[1] or 0, bool(row[2])) for row in rows}
+
+
+def living_texts(ctx: Context, item: ObjectType, ids: Sequence[str], fields: Sequence[Field]) -> dict[str, Json]:
+    """The rows with these ids that are not deleted, by id, as the JSON of their records."""
+    reading, rows = _read(ctx, item, ids, fields)
+    alive = [row for row in rows if not row[2]]
+    base = ctx.url(f"sobjects/{item.name}/")
+    texts = record_text.texts(item.name, base, reading.steps, reading.blobs, alive)
+    return {row[0]: text for row, text in zip(alive, texts, strict=True)}
+
+
+def _read(
+    ctx: Context, item: ObjectType, ids: Sequence[str], fields: Sequence[Field]
+) -> tuple["_Reading", list[Sequence[Any]]]:
     reading = _reading(ctx.store.catalogue, ctx.catalogue, item.name, tuple([field.name for field in fields]))
     hidden = ctx.row_filter(item.name, "t")
     sql = f'{reading.sql} WHERE t."Id" IN ({", ".join("?" * len(ids))}){" AND " + hidden if hidden else ""}'
     with ctx.store.read() as conn:
-        rows = conn.execute(sql, tuple(ids)).fetchall()
-    base = ctx.url(f"sobjects/{item.name}/")
-    return {row[0]: Found(reading.record(item.name, base, row), row[1] or 0, bool(row[2])) for row in rows}
+        return reading, conn.execute(sql, tuple(ids)).fetchall()
 
 
 Show = Callable[[Any], Any]

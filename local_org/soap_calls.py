@@ -45,7 +45,7 @@ class Call:
         return header is not None and "".join(header.itertext()).strip() == "true"
 
     def with_body(self, body: Record) -> Context:
-        return replace(self.ctx, body=json.dumps(body).encode())
+        return replace(self.ctx, body=json.dumps(body).encode(), inner=True)
 
 
 def local(element: Element) -> str:
@@ -222,7 +222,7 @@ def _retrieve(call: Call) -> str:
     names = [name.strip() for name in call.text("fieldList").split(",")]
     wanted = {"ids": call.texts("ids"), "fields": names}
     found = collections.retrieve_post(call.with_body(wanted), call.text("sObjectType"))
-    return "".join(_sobject("result", record) for record in found)
+    return "".join(_sobject("result", record) for record in found.body)
 
 
 def _query(call: Call, *, all_rows: bool = False) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Any
 
 from local_org.catalogue import Field
@@ -44,12 +45,23 @@ class Exact(str):
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
+class Json(str):
+    """JSON text as `dumps` makes it."""
+
+    __slots__ = ()
+
+
 def dumps(value: Any) -> bytes:
     """JSON as the org sends it: UTF-8, no spaces, decimals with all their digits."""
-    text = _ENCODER.encode(value)
-    if _EXACT in text:
-        text = _EXACT_TEXT.sub(r"\1", text)
-    return text.encode("utf-8", "surrogatepass")
+    return text_of(value).encode("utf-8", "surrogatepass")
+
+
+def text_of(value: Any) -> str:
+    """The same as text."""
+    if isinstance(value, Json):
+        return value
+    text = encode_basestring(value) if value.__class__ is str else _ENCODER.encode(value)
+    return _EXACT_TEXT.sub(r"\1", text) if _EXACT in text else text
 
 
 def number_text(stored: int, scale: int) -> str:
