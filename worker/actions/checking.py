@@ -87,12 +87,11 @@ def _external_id_faults(describe: ObjectDescribe, intent: Intent) -> list[Fault]
 
 def _canonical(describe: ObjectDescribe, intent: Intent) -> Intent:
     named = describe.field(intent.external_id_field) if intent.external_id_field else None
-    return replace(
-        intent,
-        object=describe.name,
-        fields=canonical(describe, intent.fields),
-        external_id_field=named.name if named else intent.external_id_field,
-    )
+    fields = canonical(describe, intent.fields)
+    field = named.name if named else intent.external_id_field
+    if (intent.object, intent.external_id_field) == (describe.name, field) and fields.keys() == intent.fields.keys():
+        return intent
+    return replace(intent, object=describe.name, fields=fields, external_id_field=field)
 
 
 def external_key(

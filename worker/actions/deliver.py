@@ -304,8 +304,9 @@ def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) ->
     deps.give_way()
     with deps.database.transaction() as session:
         many = session.execute(text(MANY), values).one()
-        early = busy and many.number < COLLECTION_RETRIEVE_IDS and many.age < REMEMBER_AFTER_SECONDS
-        if not many.number or early:
+        if many.number == 0:
+            return
+        if busy and many.number < COLLECTION_RETRIEVE_IDS and many.age < REMEMBER_AFTER_SECONDS:
             return
         if not queues.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
             return
@@ -322,4 +323,4 @@ def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) ->
     with deps.database.transaction() as session:
         if done:
             session.execute(text(REMEMBERED), {"ids": uuid_array(row.id for row in rows)})
-        queues.leave_remembering(session, queue)
+        queues.leave_remembering(session, queue, well=done)

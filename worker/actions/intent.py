@@ -96,11 +96,11 @@ def well_formed(intent: Intent) -> tuple[Intent, list[str]]:
     found = [sentence for sentence in _complaints(intent) if sentence]
     if found:
         return intent, found
-    return replace(
-        intent,
-        fields=_exact(intent.fields),
-        record_id=to_18(intent.record_id) if intent.record_id else None,
-    ), []
+    record_id = to_18(intent.record_id) if intent.record_id else None
+    fields = _exact(intent.fields)
+    if fields is intent.fields and record_id == intent.record_id:
+        return intent, []
+    return replace(intent, fields=fields, record_id=record_id), []
 
 
 def _complaints(intent: Intent) -> list[str | None]:
@@ -197,20 +197,23 @@ def _wrong_values(value: Any) -> list[str]:
 
 
 def _exact(value: Any) -> Any:
-    """Floats as the shortest decimal that reads back as the same."""
+    """Floats as the shortest decimal that reads back as the same. What has none is the same object."""
     if isinstance(value, dict):
-        return {key: _exact(part) for key, part in value.items()}
+        parts = {key: _exact(part) for key, part in value.items()}
+        return parts if any(part is not value[key] for key, part in parts.items()) else value
     if isinstance(value, list):
         return [_exact(part) for part in value]
     return Decimal(repr(value)) if isinstance(value, float) else value
 
 
 def _is_unstorable(value: Any) -> bool:
+    if isinstance(value, str):
+        return UNSTORABLE.search(value) is not None
     if isinstance(value, dict):
-        return any(_is_unstorable(part) for pair in value.items() for part in pair)
+        value = [*value, *value.values()]
     if isinstance(value, list):
-        return any(_is_unstorable(part) for part in value)
-    return isinstance(value, str) and UNSTORABLE.search(value) is not None
+        return any(_is_unstorable(part) for part in value if part is not None)
+    return False
 
 
 def line_of(action_id: UUID, intent: Intent) -> str:

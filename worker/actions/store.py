@@ -182,7 +182,7 @@ def insert(session: Session, connection_id: int, actions: Sequence[New]) -> None
     else:
         begin: datetime = session.scalar(text("SELECT clock_timestamp()"))
         # Heads of equal priority go in order of `created_at`: the order that was asked for, a microsecond apart.
-        moments = {one.id: begin + timedelta(microseconds=place) for place, one in enumerate(actions)}
+        moments = {one.id: str(begin + timedelta(microseconds=place)) for place, one in enumerate(actions)}
         rows = [
             (*_row(connection_id, one, tickets.get(one.id, 0)), moments[one.id], moments[one.id])
             for one in _by_key(actions)
