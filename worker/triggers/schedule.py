@@ -18,7 +18,8 @@ from cronsim import CronSim, CronSimError
 
 LEAST_INTERVAL = timedelta(seconds=5)
 LONGEST_INTERVAL = timedelta(days=366)
-FIELDS = "five fields: minute, hour, day of month, month, day of week; as 0 8 * * 1-5"
+FIELDS = "five fields: minute (0-59), hour (0-23), day of month (1-31), month (1-12), day of week (0-7); as 0 8 * * 1-5"
+OF_THE_MACHINE = ("localtime", "posixrules")  # zones that are another on each machine
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -77,9 +78,11 @@ def check(schedule: Schedule) -> None:
 def zone(name: str) -> ZoneInfo:
     """The time zone of an IANA name; ScheduleError, with a likely name, for any other."""
     try:
+        if name in OF_THE_MACHINE:
+            raise ValueError(name)
         return ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        known = {known.lower(): known for known in zoneinfo.available_timezones()}
+        known = {known.lower(): known for known in zoneinfo.available_timezones().difference(OF_THE_MACHINE)}
         close = difflib.get_close_matches(name.lower().replace(" ", "_"), known, n=1, cutoff=0.5)
         hint = f"did you mean {known[close[0]]}?" if close else "give an IANA name, as Europe/Berlin"
         raise ScheduleError(f"there is no time zone {name!r}; {hint}") from None

@@ -104,7 +104,11 @@ def test_an_interval_counts_from_its_anchor() -> None:
     [
         ("* * * *", "UTC", "five fields"),
         ("0 * * * * *", "UTC", "five fields"),
-        ("61 * * * *", "UTC", "bad minute"),
+        ("61 * * * *", "UTC", r"bad minute.*minute \(0-59\)"),
+        ("0 24 * * *", "UTC", r"bad hour.*hour \(0-23\)"),
+        ("*/0 * * * *", "UTC", "bad minute"),
+        ("0 0 * * 5-1", "UTC", "bad day of week"),
+        ("0 8 * * *", "localtime", "no time zone 'localtime'"),
         ("@daily", "UTC", "five fields"),
         ("0 0 31 2 *", "UTC", "bad day of month"),
         ("0 0 */20 * 1L", "UTC", "no due time"),
