@@ -245,13 +245,17 @@ def _action_checks(seen: Status, settings: Settings) -> list[Check]:
         if row["state"] == "held"
     ]
     waiting = [row for row in seen.actions if row["state"] in UNFINISHED and row["state"] != "held"]
-    oldest = max((row["oldest_seconds"] for row in waiting), default=0.0)
-    if oldest > settings.alert_undelivered_seconds:
-        text = f"the oldest of {sum(row['count'] for row in waiting):,} undelivered actions waits for {oldest:,.0f} s"
-        remedy = "see that `sfsync worker actions` runs; sfsync actions list --state ready says why each waits"
+    oldest = max(waiting, key=lambda row: row["oldest_seconds"], default=None)
+    count = sum(row["count"] for row in waiting)
+    if oldest is not None and oldest["oldest_seconds"] > settings.alert_undelivered_seconds:
+        which = "the undelivered action" if count == 1 else f"the oldest of {count:,} undelivered actions"
+        text = f"{which} waits for {oldest['oldest_seconds']:,.0f} s"
+        remedy = (
+            f"see that `sfsync worker actions` runs; sfsync actions list --state {oldest['state']} says why each waits"
+        )
         found.append(Check("actions", "degraded", text, remedy))
     else:
-        found.append(Check("actions", "healthy", f"{sum(row['count'] for row in waiting):,} undelivered"))
+        found.append(Check("actions", "healthy", f"{count:,} undelivered"))
     return found
 
 

@@ -39,7 +39,7 @@ SELECT r.id, c.user_id, m.object, r.kind, r.cause, r.state, r.stage, r.rows_read
   FROM (SELECT * FROM sfsync.runs ORDER BY id DESC LIMIT :looked_at) r
   JOIN sfsync.mirrors m ON m.id = r.mirror_id
   JOIN public.salesforce_oauth_tokens c ON c.id = m.connection_id
- WHERE NOT (r.state = 'done' AND r.cause = 'timetable' AND r.rows_changed + r.rows_deleted = 0)
+ WHERE NOT (r.state = 'done' AND r.cause IN ('timetable', 'trigger') AND r.rows_changed + r.rows_deleted = 0)
  ORDER BY (r.state = 'ready') DESC, r.id DESC LIMIT :limit
 """
 
@@ -90,7 +90,8 @@ def _history(session: Session, statement: str, now: datetime, span: timedelta, s
 def recent_runs(session: Session, *, limit: int = 15, looked_at: int = 3000) -> list[dict[str, Any]]:
     """The runs that are open or ended last, open ones first. `seconds`: since the run began, or how long it took.
 
-    Without those of the timetable that found nothing new: there is one every few seconds, and they would push out all others.
+    Without those of the timetable and of triggers that found nothing new: there may be one every few seconds, and they would push
+    out all others.
     """
     return [dict(row) for row in session.execute(text(RUNS), {"limit": limit, "looked_at": looked_at}).mappings()]
 

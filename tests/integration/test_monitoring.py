@@ -186,6 +186,37 @@ def test_usage_is_shown_by_object_lane_and_cause(
     assert CliRunner().invoke(app, ["status"]).exit_code == 0
 
 
+def test_status_names_what_is_past_a_threshold(
+    database: Database, settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    monkeypatch.setenv("REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("ENCRYPTION_KEY", "A" * 43)
+    app = typer.Typer()
+    status_commands.register(app)
+
+    def named() -> set[str]:
+        found = json.loads(CliRunner().invoke(app, ["status", "--json"]).output)["attention"]
+        text = " ".join(CliRunner().invoke(app, ["status"]).output.split())
+        assert all(one["name"] in text for one in found), text
+        return {one["name"] for one in found} - {
+            "beat",
+            "broker",
+            "worker actions",
+            "worker refresh",
+            "worker backfill",
+        }
+
+    assert named() == set()
+    action(sql, "ready", "20 min")
+    sql("UPDATE sfsync.mirrors SET fresh_cursor = clock_timestamp() - interval '20 min'")
+    assert named() == {"actions", "mirror u/Contact"}
+    monkeypatch.setenv("SFSYNC_ALERT_LAG_SECONDS", "3000")
+    monkeypatch.setenv("SFSYNC_ALERT_UNDELIVERED_SECONDS", "3000")
+    monkeypatch.setenv("SFSYNC_ALERT_ALLOWANCE_SHARE", "0.7")
+    assert named() == {f"allowance {ORG}"}
+
+
 USER = "(SELECT id FROM salesforce_oauth_tokens)"
 
 

@@ -7,13 +7,14 @@ import typer
 
 from worker import monitoring
 from worker.budget import report
-from worker.checks import look, overall
+from worker.checks import checks_of, look, overall
 from worker.cli.opening import open_database
 from worker.cli.output import Exit, Json, age, console, show_json, show_table
 from worker.db import Database
 from worker.settings import Settings, load_settings
 
 ForUser = Annotated[str | None, typer.Option("--user-id", help="Only this user's connection.")]
+SHOWN_CHECKS = 10
 MARKS = {"healthy": "[green]✓[/green]", "degraded": "[yellow]![/yellow]", "unhealthy": "[red]✗[/red]"}
 
 
@@ -36,8 +37,9 @@ def status(
         _usage(database, settings, user_id, hours, as_json=as_json)
         return
     seen = monitoring.status(database, settings, user_id)
+    attention = [check for check in checks_of(seen, settings) if check.status != "healthy"]
     if as_json:
-        show_json(asdict(seen))
+        show_json({**asdict(seen), "attention": [asdict(check) for check in attention]})
         return
     show_table(
         "Connections",
@@ -84,6 +86,12 @@ def status(
             if p["alive"]
         ],
     )
+    if attention:
+        names = ", ".join(check.name for check in attention[:SHOWN_CHECKS])
+        more = f" and {len(attention) - SHOWN_CHECKS} more" if len(attention) > SHOWN_CHECKS else ""
+        console.print(
+            f"[yellow]![/yellow] Needs a look: {names}{more}; `sfsync doctor` says what to do", highlight=False
+        )
 
 
 def _notes(mirror: dict[str, Any]) -> list[str]:

@@ -68,6 +68,42 @@ def test_nobody_gets_anywhere_without_signing_in(shim: Shim, visitor: TestClient
     assert ("POST", f"/decide/{HELD}") in tried
 
 
+def test_a_number_past_its_threshold_stands_out(shim: Shim, visitor: TestClient) -> None:
+    connect(shim.url)
+    with psycopg.connect(shim.url) as connection:
+        connection.execute("UPDATE salesforce_oauth_tokens SET organization_id = '00D000000000001AAA'")
+        connection.execute(
+            "INSERT INTO sfsync.mirrors (connection_id, object, table_name, state, fresh_cursor)"
+            " SELECT id, 'Account', 'account', 'live', clock_timestamp() FROM salesforce_oauth_tokens"
+        )
+        connection.execute(
+            "INSERT INTO sfsync.orgs (organization_id, api_used, api_max) VALUES ('00D000000000001AAA', 10, 1000)"
+        )
+        connection.execute(
+            "INSERT INTO sfsync.actions (id, connection_id, object, operation, record_id, fields, content_hash, order_key, ticket, state, source)"
+            " SELECT %s, id, 'Contact', 'update', '003000000000007AAA', '{}', sha256('x'), '003000000000007AAA', 1, 'ready', 'http'"
+            "   FROM salesforce_oauth_tokens",
+            (HELD,),
+        )
+    sign_in(shim, visitor)
+
+    def tiles() -> dict[str, str]:
+        page = visitor.get("/live").text
+        return {name: level for level, name in re.findall(r'class="tile (\w+)"><div class="name">([^<]+)<', page)}
+
+    quiet = dict.fromkeys(("Furthest behind", "Oldest undelivered action", "API calls left"), "healthy")
+    assert {name: tiles()[name] for name in quiet} == quiet
+    for name, passed in (
+        ("Furthest behind", "UPDATE sfsync.mirrors SET fresh_cursor = clock_timestamp() - interval '16 min'"),
+        ("Oldest undelivered action", "UPDATE sfsync.actions SET created_at = clock_timestamp() - interval '16 min'"),
+        ("API calls left", "UPDATE sfsync.orgs SET api_used = 901"),
+    ):
+        with psycopg.connect(shim.url) as connection:
+            connection.execute(passed.encode())
+        quiet[name] = "degraded"
+        assert {name: tiles()[name] for name in quiet} == quiet
+
+
 @pytest.mark.parametrize("key", ["write", "all"])
 def test_only_an_admin_key_for_all_users_signs_in(shim: Shim, visitor: TestClient, key: str) -> None:
     assert sign_in(shim, visitor, key).status_code == 401

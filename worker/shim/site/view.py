@@ -71,24 +71,43 @@ def context(seen: Seen) -> dict[str, Any]:
 
 
 def tiles(seen: Seen) -> list[Tile]:
-    """The headline numbers: how far behind, what waits, what needs a person, what is left, what was proven."""
+    """The headline numbers: how far behind, what waits, what needs a person, what is left, what was proven. Levels are those of the
+    checks, whose thresholds are settings."""
     status = seen.status
     held = sum(row["count"] for row in status.actions if row["state"] == "held")
     differing = sum(row["differences"] or 0 for row in status.mirrors)
+    unrepaired = any((row["differences"] or 0) > (row["repaired"] or 0) for row in status.mirrors)
     verified = [row["verified_at"] for row in status.mirrors if row["verified_at"]]
     lags = [row["settled_lag"] for row in status.mirrors if row["settled_lag"] is not None]
     return [
-        Tile("Furthest behind", age(status.worst_lag_seconds), f"known complete: {age(max(lags))} ago" if lags else ""),
-        Tile("Oldest undelivered action", age(status.oldest_undelivered_seconds), _waiting(status)),
+        Tile(
+            "Furthest behind",
+            age(status.worst_lag_seconds),
+            f"known complete: {age(max(lags))} ago" if lags else "",
+            _level(seen, "mirror "),
+        ),
+        Tile(
+            "Oldest undelivered action",
+            age(status.oldest_undelivered_seconds),
+            _waiting(status),
+            _level(seen, "actions"),
+        ),
         Tile("Held for a person", f"{held:,}", "actions", "degraded" if held else "healthy"),
-        _allowance(status),
+        _allowance(seen),
         Tile(
             "Differences found",
             f"{differing:,}" if verified else "—",
             f"last verified {age((status.at - max(verified)).total_seconds())} ago" if verified else "not verified yet",
-            "degraded" if differing else "healthy",
+            "degraded" if unrepaired else "healthy",
         ),
     ]
+
+
+def _level(seen: Seen, name: str) -> str:
+    """The worst of the checks of that name, or whose name begins with it and a blank."""
+    return overall(
+        [one for one in seen.checks if one.name == name or (name.endswith(" ") and one.name.startswith(name))]
+    )
 
 
 def _waiting(status: Status) -> str:
@@ -96,15 +115,15 @@ def _waiting(status: Status) -> str:
     return f"{waiting:,} on their way"
 
 
-def _allowance(status: Status) -> Tile:
+def _allowance(seen: Seen) -> Tile:
     """The org that has the smallest share left."""
-    known = [org for org in status.orgs if org["max"]]
+    known = [org for org in seen.status.orgs if org["max"]]
     if not known:
         return Tile("API calls left", "—", "no org has said yet")
     least = min(known, key=lambda org: org["left"] / org["max"])
     share = least["left"] / least["max"]
-    level = "unhealthy" if least["blocked_until"] else "degraded" if share < 0.1 else "healthy"
-    return Tile("API calls left", f"{share:.0%}", f"{least['left']:,} of {least['max']:,} in 24 hours", level)
+    left = f"{least['left']:,} of {least['max']:,} in 24 hours"
+    return Tile("API calls left", f"{share:.0%}", left, _level(seen, "allowance "))
 
 
 def charts(seen: Seen) -> list[Chart]:
