@@ -90,6 +90,7 @@ class Mirror(Base):
     change_rate: Mapped[float] = mapped_column(Float, server_default=text("0"))  # records changed an hour, smoothed
     rated_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     refresh_calls: Mapped[float] = mapped_column(Float, server_default=text("1"))  # org calls of one refresh, smoothed
+    settle_calls: Mapped[float] = mapped_column(Float, server_default=text("1"))  # the same of a settle read
     next_refresh_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     next_settle_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     refreshed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # the org's time of the last read

@@ -1,6 +1,6 @@
 """A simulated day of an org with few calls: real ledger, planner and schedule, real Postgres; only the clock and the org are ours.
 
-Each refresh finds changes. What is scheduled is spent: a call for each refresh (or one for up to five together, as Composite counts) and for each settle read.
+Each refresh finds changes. What is scheduled is spent: a call for each refresh and each settle read, or one for up to five together, as Composite counts.
 The org counts the calls of the last 24 hours, as the vendor does. Nothing here reads the machine's clock.
 """
 
@@ -43,6 +43,7 @@ UPDATE sfsync.mirrors m SET rated_at = :now, refresh_calls = refresh_calls * 0.8
   FROM done
  WHERE m.id = done.mirror_id AND done.kind = 'refresh'
 """
+SETTLED = "UPDATE sfsync.mirrors SET settle_calls = settle_calls * 0.8 + :calls * 0.2 WHERE id = :mirror_id"
 
 
 class Day:
@@ -95,13 +96,11 @@ class Day:
         with self.database.transaction() as session:
             schedule_refreshes(session, self.settings.settle_seconds, self.now)
             due = session.execute(text(DUE)).all()
-        fresh = [row for row in due if row.kind == "refresh"]
         together = COMPOSITE_QUERIES if self.shared else 1
-        for first in range(0, len(fresh), together):
-            self._read(fresh[first : first + together])
-        for row in due:
-            if row.kind == "settle":
-                self._read([row])
+        for kind in ("refresh", "settle"):
+            rows = [row for row in due if row.kind == kind]
+            for first in range(0, len(rows), together):
+                self._read(rows[first : first + together])
         self.ledger.write()
         with self.database.transaction() as session:
             soon = session.scalar(text(SOON), {"now": self.now}) or self.now + self.step
@@ -113,8 +112,10 @@ class Day:
             return
         values = {"now": self.now, "settle": self.settings.settle_seconds}
         with self.database.transaction() as session:
-            for number, row in enumerate(rows):
-                session.execute(text(DONE), {**values, "id": row.id, "calls": int(number == 0)})
+            for row in rows:
+                session.execute(text(DONE), {**values, "id": row.id, "calls": 1 / len(rows)})
+                if row.kind == "settle":
+                    session.execute(text(SETTLED), {"mirror_id": row.mirror_id, "calls": 1 / len(rows)})
         for row in rows:
             if row.kind == "refresh":
                 self.refreshed.setdefault(row.mirror_id, []).append(self.now)
@@ -132,7 +133,7 @@ class Day:
         """The shortest interval of five mirrors that an even spending allows: what is not kept for actions and for GET /limits,
         shared by refreshes and the settle reads that belong to them."""
         calls = self.allowed * (1 - self.settings.reserve_share) - DAY / planning.LIMITS_EVERY
-        cycle = (1 if self.shared else 5) + 5 * 60 / self.settings.settle_seconds
+        cycle = (1 if self.shared else 5) * (1 + 60 / self.settings.settle_seconds)
         return max(60.0, 86_400 * cycle / calls)
 
 

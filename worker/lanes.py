@@ -25,7 +25,7 @@ from worker.log import get_logger
 from worker.mirror import retention, steps
 from worker.mirror.audit import schedule_audits
 from worker.mirror.deps import PAGE, STEP
-from worker.mirror.due import due_pages, due_runs, schedule_refreshes
+from worker.mirror.due import due_pages, due_runs, first_of_calls, schedule_refreshes
 from worker.runtime import Runtime
 from worker.steps import Busy, Step
 from worker.tokens.early import due_renewals, forget_attempts, renew_early
@@ -82,7 +82,7 @@ def upkeep(rt: Runtime) -> Step:
     with rt.database.transaction() as session:
         if not session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": UPKEEP_LOCK}):
             return Busy()
-        runs = schedule_refreshes(session, rt.settings.settle_seconds, now)
+        runs = first_of_calls(session, schedule_refreshes(session, rt.settings.settle_seconds, now))
         audit, sweep = rt.settings.audit_seconds, rt.settings.sweep_seconds
         audits = schedule_audits(session, now, audit_seconds=audit, sweep_seconds=sweep, may_spend=rt.may_spend)
         _forget(session)

@@ -28,6 +28,7 @@ from worker.capabilities import CAPABILITIES, execute
 from worker.db import Database
 from worker.log import get_logger
 from worker.mirror.deps import STEP, MirrorDeps
+from worker.mirror.due import first_of_calls
 from worker.mirror.remember import remember
 from worker.mirror.requests import mirror_ids, request_update
 from worker.pulse import PULSE
@@ -189,11 +190,11 @@ class Runtime:
         """Whether so many calls may be spent on upkeep now."""
         return may_spend(session, connection_id, calls, "upkeep", self.now(), self.settings.reserve_share)
 
-    def _refresh(self, session: Session, connection_id: int, objects: Sequence[str]) -> list[WakeUp]:
+    def _refresh(self, session: Session, connection_id: int, objects: Sequence[str]) -> tuple[list[int], list[WakeUp]]:
         every = self.settings.refresh_seconds
         names = objects or mirror_ids(session, connection_id)
-        asked = [request_update(session, connection_id, name, "trigger", refresh_seconds=every) for name in names]
-        return [(STEP, run_id, lane) for run_id, lane in asked]
+        lanes = dict(request_update(session, connection_id, name, "trigger", refresh_seconds=every) for name in names)
+        return list(lanes), [(STEP, run_id, lanes[run_id]) for run_id in first_of_calls(session, list(lanes))]
 
     def _write(self, connection_id: int, actions: Sequence[Mapping[str, Any]], *, key: str) -> list[UUID]:
         """A parent that is a number is the action of that place in the list, counted from 1."""

@@ -11,7 +11,7 @@ from worker import lanes
 from worker.actions.due import due_queues
 from worker.db import Database
 from worker.local_servers import free_port
-from worker.mirror.due import due_runs
+from worker.mirror.due import due_runs, first_of_calls
 from worker.poller import Poller
 from worker.pulse import PULSE
 from worker.runtime import Runtime
@@ -80,6 +80,31 @@ def test_what_an_org_has_in_hand_counts_as_its_turns(rows: Rows, database: Datab
     few = runs(rows, connections[2], 4)
     with database.transaction() as session:
         assert [row.id for row in due_runs(session, "refresh", 5)] == [*few, flood[5]]
+
+
+def test_of_runs_that_may_share_a_call_one_of_each_call_comes(
+    rows: Rows, database: Database, connections: list[int]
+) -> None:
+    made = runs(rows, connections[0], 12)
+    rows("UPDATE sfsync.runs SET kind = 'refresh', cause = 'timetable'")
+
+    def due() -> list[int]:
+        with database.transaction() as session:
+            return [row.id for row in due_runs(session, "refresh", 100)]
+
+    with database.transaction() as session:
+        assert first_of_calls(session, made) == [made[0], made[5], made[10]]
+        assert first_of_calls(session, []) == []
+    assert due() == [made[0], made[5], made[10]]
+    rows("UPDATE sfsync.runs SET kind = 'settle' WHERE id = ANY(%s)", made[6:])
+    assert due() == [made[0], made[5], made[6], made[11]]
+    rows("UPDATE sfsync.runs SET cause = 'manual' WHERE id = %s", made[1])  # a person waits
+    rows("UPDATE sfsync.runs SET stage = 'wait' WHERE id = %s", made[2])
+    rows("UPDATE sfsync.runs SET options = '{\"alone\": true}' WHERE id = %s", made[3])
+    rows("UPDATE sfsync.runs SET attempts = 1 WHERE id = %s", made[4])
+    assert due() == [*made[:5], made[6], made[11]]
+    rows("UPDATE sfsync.runs SET claim_until = clock_timestamp() + interval '1 hour' WHERE id = ANY(%s)", made[6:8])
+    assert due() == [*made[:5], made[8]]  # what the one at work has not taken along comes with the next look
 
 
 def test_a_flood_of_one_org_leaves_a_slot_to_another(

@@ -51,8 +51,12 @@ def _share(moment: datetime, began: datetime, length: timedelta) -> float:
 
 
 def affordable(room: float, spent: Mapping[datetime, int], now: datetime) -> float:
-    """Calls an hour that can be kept up for a day. `room`: what is left now; `spent`: by hour, what will come back. ≤ 0: none."""
-    return min((room + returning(spent, now, hours * HOUR)) / hours for hours in range(1, HOURS + 1))
+    """Calls an hour that can be kept up for a day. `room`: what is left now; `spent`: by hour, what will come back. ≤ 0: none.
+
+    Looked at by quarters: what comes back at an hour's end cannot be spent at its beginning.
+    """
+    quarters = range(1, HOURS * 4 + 1)
+    return min((room + returning(spent, now, number * HOUR / 4)) / number * 4 for number in quarters)
 
 
 def resumes(room: float, spent: Mapping[datetime, int], now: datetime) -> timedelta:

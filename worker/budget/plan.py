@@ -53,7 +53,7 @@ SHORT = """
 SELECT o.organization_id, o.api_used, o.api_max, o.api_reported_at, o.permits, o.reserve_left, o.blocked_until, w.stretched
   FROM sfsync.orgs o
   JOIN (SELECT c.organization_id, bool_or(m.effective_seconds IS NOT NULL) AS stretched,
-               sum(86400 * (m.refresh_calls / m.refresh_seconds + 1 / CAST(:settle AS float8))) AS wanted
+               sum(86400 * (m.refresh_calls / m.refresh_seconds + m.settle_calls / CAST(:settle AS float8))) AS wanted
           FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
          WHERE m.state = 'live' GROUP BY 1) w USING (organization_id)
  WHERE o.api_max IS NOT NULL
@@ -63,7 +63,7 @@ SELECT o.organization_id, o.api_used, o.api_max, o.api_reported_at, o.permits, o
 """
 
 MIRRORS = """
-SELECT m.id, m.refresh_seconds, m.effective_seconds, m.effective_reason, m.refresh_calls, m.next_refresh_at,
+SELECT m.id, m.refresh_seconds, m.effective_seconds, m.effective_reason, m.refresh_calls, m.settle_calls, m.next_refresh_at,
        m.change_rate * exp(-greatest(0, extract(epoch FROM CAST(:now AS timestamptz) - m.rated_at)) / CAST(:memory AS float8)) AS change_rate
   FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
  WHERE m.state = 'live' AND c.organization_id = :org ORDER BY m.id FOR NO KEY UPDATE OF m
@@ -157,9 +157,14 @@ def _plan_org(session: Session, row: Any, now: datetime, settings: Settings) -> 
 
 def _pace(mirror: Any, settle_seconds: float) -> Pace:
     """A mirror with what one refresh costs, its share of a settle read included: both stretch together."""
-    rate = mirror.change_rate or 0.0
-    settles_after = settle_seconds * (1 if rate * settle_seconds * IDLE_SETTLES >= 3600 else IDLE_SETTLES)
-    return Pace(mirror.id, mirror.refresh_seconds, mirror.refresh_calls + mirror.refresh_seconds / settles_after, rate)
+    settles = mirror.settle_calls * mirror.refresh_seconds / _settles_after(mirror, settle_seconds)
+    return Pace(mirror.id, mirror.refresh_seconds, mirror.refresh_calls + settles, mirror.change_rate or 0.0)
+
+
+def _settles_after(mirror: Any, settle_seconds: float) -> float:
+    """Seconds between two settle reads where nothing is stretched: more where hardly anything changes."""
+    changes = (mirror.change_rate or 0.0) * settle_seconds * IDLE_SETTLES >= 3600
+    return settle_seconds if changes else settle_seconds * IDLE_SETTLES
 
 
 def _reason(account: policy.Account, found: pace.Plan, resumes: datetime) -> str:
@@ -189,7 +194,7 @@ def _set_pace(session: Session, mirror: Any, seconds: float, reason: str, now: d
         "reason": reason if stretched else None,
         "next": now + timedelta(seconds=seconds),
         "now": now,
-        "settle": settings.settle_seconds * seconds / mirror.refresh_seconds,
+        "settle": _settles_after(mirror, settings.settle_seconds) * seconds / mirror.refresh_seconds,
     }
     session.execute(text(PACE), values)
     return True

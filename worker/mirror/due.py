@@ -11,6 +11,8 @@ from models.connection import Connection
 from models.mirror import IDLE_SETTLES, Mirror, Run, RunPage
 from worker.mirror import child_reads
 from worker.mirror.pages import FREE
+from worker.mirror.poll import FIRST_STAGES, SHARING
+from worker.salesforce.limits import COMPOSITE_QUERIES
 
 # Mirrors of one connection share a call: those that are due within a quarter of their interval come along; where calls
 # are not short, within 15 s at most.
@@ -35,41 +37,68 @@ ON CONFLICT (mirror_id, kind) WHERE state = 'ready' DO NOTHING
 RETURNING id
 """
 
-# The next one is a while away, unless a fresh read brings changes from now on: then that read moves it.
+# The next one is a while away, unless a fresh read brings changes from now on: then that read moves it. Those of a connection that
+# come within a quarter of it come along, for they share its call.
 SCHEDULE_SETTLES = """
 WITH due AS (
-  SELECT m.id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
+  SELECT m.id, m.connection_id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
    WHERE m.state = 'live' AND m.next_settle_at <= :now
-   ORDER BY m.next_settle_at LIMIT 1000 FOR UPDATE OF m SKIP LOCKED),
+   ORDER BY m.next_settle_at LIMIT 1000),
+chosen AS (
+  SELECT m.id FROM sfsync.mirrors m
+   WHERE m.state = 'live' AND (m.id IN (SELECT id FROM due)
+      OR (m.connection_id IN (SELECT connection_id FROM due) AND m.next_settle_at <= :now
+          + make_interval(secs => :pause / 4 * greatest(1, coalesce(m.effective_seconds, 0) / m.refresh_seconds))))
+     FOR UPDATE OF m SKIP LOCKED),
 moved AS (
   UPDATE sfsync.mirrors m
      SET next_settle_at = :now + make_interval(secs => :pause * greatest(1, coalesce(m.effective_seconds, 0) / m.refresh_seconds))
-    FROM due WHERE m.id = due.id RETURNING m.id)
+    FROM chosen WHERE m.id = chosen.id RETURNING m.id)
 INSERT INTO sfsync.runs (mirror_id, kind, lane, cause) SELECT id, 'settle', 'refresh', 'timetable' FROM moved
 ON CONFLICT (mirror_id, kind) WHERE state = 'ready' DO NOTHING
 RETURNING id
 """
 
 
-# Orgs take turns: what an org has in hand counts as turns that it had. Within an org, what waits longest comes first.
+# Orgs take turns: what an org has in hand counts as turns that it had. Within an org, what waits longest comes first. Of runs that
+# may share a call (see poll), one of each call is enough: it takes the others along, which would else begin beside it, each with
+# a call of its own. What it did not take comes with the next look.
 RUNS = """
 WITH ready AS (
   SELECT r.id, r.due_at, coalesce(c.organization_id, 'connection:' || c.id) AS org,
-         coalesce(r.claim_until >= statement_timestamp(), false) AS held
+         coalesce(r.claim_until >= statement_timestamp(), false) AS held,
+         CASE WHEN r.kind = ANY(:sharing) AND r.stage = ANY(:stages) AND r.cause <> 'manual' AND r.attempts = 0
+                   AND r.options ->> 'alone' IS NULL THEN concat(r.kind, ' ', m.connection_id) END AS call
     FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id
     JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
    WHERE r.lane = :lane AND r.state = 'ready' AND r.due_at <= statement_timestamp()),
+placed AS (SELECT *, row_number() OVER (PARTITION BY call, held ORDER BY due_at, id) AS place FROM ready),
 turns AS (
   SELECT id, org, due_at, held,
          row_number() OVER (PARTITION BY org, held ORDER BY due_at, id) + count(*) FILTER (WHERE held) OVER (PARTITION BY org) AS turn
-    FROM ready)
+    FROM placed WHERE held OR call IS NULL OR place % :together = 1)
 SELECT id, org FROM turns WHERE NOT held ORDER BY turn, due_at, id LIMIT :limit
+"""
+
+# The same for wake-ups of new runs.
+FIRST = """
+SELECT id FROM (
+  SELECT r.id, r.kind = ANY(:sharing) AS shares, row_number() OVER (PARTITION BY m.connection_id, r.kind ORDER BY r.id) AS place
+    FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id WHERE r.id = ANY(:ids)) placed
+ WHERE NOT shares OR place % :together = 1 ORDER BY id
 """
 
 
 def due_runs(session: Session, lane: str, limit: int) -> Sequence[Any]:
     """Runs of a lane that are due and that nobody holds, in the order of their orgs' turns: rows of id, org."""
-    return session.execute(text(RUNS), {"lane": lane, "limit": limit}).all()
+    sharing = {"sharing": list(SHARING), "stages": list(FIRST_STAGES), "together": COMPOSITE_QUERIES}
+    return session.execute(text(RUNS), {"lane": lane, "limit": limit, **sharing}).all()
+
+
+def first_of_calls(session: Session, run_ids: Sequence[int]) -> list[int]:
+    """Of new runs, those that are worth a wake-up: each takes along what it may share a call with."""
+    values = {"ids": list(run_ids), "sharing": list(SHARING), "together": COMPOSITE_QUERIES}
+    return list(session.scalars(text(FIRST), values)) if run_ids else []
 
 
 def due_pages(session: Session, lane: str | None = None, limit: int = 100) -> Sequence[Any]:
@@ -95,5 +124,5 @@ def schedule_refreshes(session: Session, settle_seconds: float, now: datetime | 
     new runs. A missed interval is not made up for."""
     moment = now or session.scalar(func.clock_timestamp())
     runs = list(session.scalars(text(SCHEDULE), {"now": moment}))
-    runs += session.scalars(text(SCHEDULE_SETTLES), {"now": moment, "pause": settle_seconds * IDLE_SETTLES})
+    runs += session.scalars(text(SCHEDULE_SETTLES), {"now": moment, "pause": float(settle_seconds * IDLE_SETTLES)})
     return runs + child_reads.start(session)

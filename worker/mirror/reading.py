@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from worker.errors import NotFoundError, RejectedError, TransientError
+from worker.errors import NotFoundError, RejectedError, SyncError, TransientError
 from worker.log import get_logger
 from worker.mirror import asking, bulk_read, finality, intake, rest_read, store, tables
 from worker.mirror.asking import Question, Window
@@ -85,6 +85,14 @@ def ask_window(work: Work) -> Answer:
 def answer(numbered: int, pages: Sequence[QueryPage], began: datetime) -> Answer:
     """What the first pages of `questions` brought."""
     return Answer(numbered, began, pages[0] if len(pages) > 1 else None, pages[-1])
+
+
+def answered(work: Work, numbered: int, bodies: Sequence[Any], began: datetime) -> Answer | SyncError:
+    """What the bodies of `parts` brought, or what one of them met."""
+    try:
+        return answer(numbered, [rest.part_page(work.client, body) for body in bodies], began)
+    except SyncError as error:
+        return error
 
 
 def is_too_large(error: Exception) -> bool:

@@ -4,16 +4,20 @@ Stages: begin → read (REST) → done; or, when the first answer counts too man
 or ask → paged → loaded (REST, where Bulk does not serve the object).
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
+from worker.errors import SyncError
 from worker.log import get_logger
 from worker.mirror import bulk_read, load, poll, reading, store
 from worker.mirror.cursor import window_start, young_since
 from worker.mirror.damage import mend
 from worker.mirror.describing import describe, is_due
+from worker.mirror.poll import Asked, Reader
 from worker.mirror.reading import Answer
 from worker.mirror.work import NOW, Work
 from worker.steps import Done, Step
@@ -33,20 +37,42 @@ def begin(work: Work) -> Step | None:
     if spec.stamp is None:
         load.prepare(work)
         return None
-    overlap = timedelta(seconds=work.deps.settings.overlap_seconds)
-    start = window_start(work.mirror.fresh_cursor, overlap)
-    work.advance("read", columns=list(spec.fields), window_start=start, window_end=None)
+    start, end = window(work)
+    work.advance("read", columns=list(spec.fields), window_start=start, window_end=end)
     return None
+
+
+def window(work: Work) -> tuple[datetime, datetime | None]:
+    """From a little before the cursor, up to now."""
+    assert work.mirror.fresh_cursor is not None
+    return window_start(work.mirror.fresh_cursor, timedelta(seconds=work.deps.settings.overlap_seconds)), None
 
 
 def read(work: Work) -> Step | None:
     """Ask by REST, in one call with other mirrors that are due; the first answer's count decides whether to go on so."""
-    return poll.read(work, take)
+    return poll.read(work, Reader(window, _ask, _alone, may_join=(poll.IS_DESCRIBED,)))
 
 
-def take(work: Work, found: Answer | Exception) -> Step | None:
+def _alone(work: Work) -> Step | None:
+    try:
+        found: Answer | SyncError = reading.ask_window(work)
+    except SyncError as error:
+        found = error
+    return take(work, found)
+
+
+def _ask(work: Work) -> Asked:
+    number, asked = reading.number(work), reading.questions(work)
+
+    def taken(bodies: Sequence[Any], began: datetime) -> Step | None:
+        return take(work, reading.answered(work, number, bodies, began))
+
+    return Asked(reading.parts(asked), taken)
+
+
+def take(work: Work, found: Answer | SyncError) -> Step | None:
     """Merge what the first call brought and what follows it, or leave it to a larger read."""
-    if isinstance(found, Exception):
+    if isinstance(found, SyncError):
         if not reading.is_too_large(found):
             raise found
         reading.by_bulk(work, work.spec.fields)

@@ -8,16 +8,19 @@ brings id, stamp and deletion; they are compared inside Postgres, and only what 
 Stages: begin → read → done; or read → ask → wait → pages (or paged) → loaded → look → done.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from time import monotonic
+from functools import partial
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from worker.errors import RejectedError, SyncError
 from worker.log import get_logger
-from worker.mirror import bulk_read, by_id, finality, load, reading, store, suspects, tables
+from worker.mirror import bulk_read, by_id, finality, load, poll, reading, store, suspects, tables
 from worker.mirror.asking import Window
-from worker.mirror.cursor import LONGEST_TRANSACTION, read_began, settled
+from worker.mirror.cursor import LONGEST_TRANSACTION, settled
+from worker.mirror.poll import Asked, Reader
 from worker.mirror.reading import Answer, WindowRows
 from worker.mirror.requests import request_run
 from worker.mirror.work import Work, keep_rejects
@@ -33,44 +36,58 @@ DELETED_MOST = timedelta(days=DELETED_DAYS - 1)
 
 
 def begin(work: Work) -> Step | None:
-    """Set the window: from the settled cursor to the fresh one. What has no stamp is read whole by the fresh reader."""
+    """Set the window. What has no stamp is read whole by the fresh reader."""
     mirror, spec = work.mirror, work.spec
     if mirror.state != "live" or mirror.fresh_cursor is None:
         return work.end("failed", f"{mirror.object} is not loaded yet: ask for a load")
-    start = mirror.settled_cursor or mirror.fresh_cursor - LONGEST_TRANSACTION
     if spec.stamp is None:
         return _conclude(work, covered=None, began=mirror.fresh_cursor)
-    work.advance("read", columns=list(spec.fields), window_start=start, window_end=mirror.fresh_cursor)
+    start, end = window(work)
+    work.advance("read", columns=list(spec.fields), window_start=start, window_end=end)
     return None
 
 
+def window(work: Work) -> tuple[datetime, datetime | None]:
+    """From the settled cursor to the fresh one."""
+    fresh = work.mirror.fresh_cursor
+    assert fresh is not None
+    return work.mirror.settled_cursor or fresh - LONGEST_TRANSACTION, fresh
+
+
 def read(work: Work) -> Step | None:
-    """Ask what is final, what was deleted, and for the window, in one call."""
-    number, asked, start = reading.number(work), reading.questions(work), monotonic()
-    window = reading.window(work)
-    now = work.org_now()
-    asides = _asides(work, window, now)
-    bodies = rest.together(work.client, [*asides, *reading.parts(asked)])
-    began = read_began(rest.org_now(work.client), timedelta(seconds=monotonic() - start))
-    covered = finality.covered(work, bodies[0], now) if asides else None
-    deleted = _deleted_ids(work, bodies[1], window, now) if len(asides) > 1 else []
-    work.advance("read", options=work.option(covered=covered.isoformat() if covered else None))
-    work.reload()
-    try:
-        pages = [rest.part_page(work.client, body) for body in bodies[len(asides) :]]
-        found = reading.answer(number, pages, began)
-    except SyncError as error:
-        if not reading.is_too_large(error):
-            raise
-        found = None
+    """Ask what is final, what was deleted, and for the window, in one call, which other mirrors that are due share."""
+    return poll.read(work, Reader(window, _ask, partial(poll.ask_alone, ask=_ask)))
+
+
+def _ask(work: Work) -> Asked:
+    number, asked, now = reading.number(work), reading.questions(work), work.org_now()
+    asides = _asides(work, reading.window(work), now)
+
+    def taken(bodies: Sequence[Any], began: datetime) -> Step | None:
+        said, brought = bodies[: len(asides)], bodies[len(asides) :]
+        covered = finality.covered(work, said[0], now) if asides else None
+        deleted = _deleted_ids(work, said[1], reading.window(work), now) if len(asides) > 1 else []
+        work.advance("read", options=work.option(covered=covered.isoformat() if covered else None))
+        work.reload()
+        return _read(work, reading.answered(work, number, brought, began), deleted, number)
+
+    return Asked([*asides, *reading.parts(asked)], taken)
+
+
+def _read(work: Work, found: Answer | SyncError, deleted: list[str], number: int) -> Step | None:
+    """Merge a small window whole; of a large one, only ids and stamps are asked for."""
+    if isinstance(found, SyncError) and not reading.is_too_large(found):
+        raise found
     if deleted:
         _look_at_deleted(work, number, deleted)
-    rows = None if found is None or reading.is_large(work, found) else reading.gather(work, found)
-    if found is None or rows is None:
+    rows = None
+    if not isinstance(found, SyncError) and not reading.is_large(work, found):
+        rows = reading.gather(work, found)
+    if rows is None:
         flags = [name for name in ("Id", work.spec.stamp, "IsDeleted") if name and work.spec.has(name)]
         reading.by_bulk(work, flags)
         return None
-    return _take(work, found, rows, covered)
+    return _take(work, rows)
 
 
 def _asides(work: Work, window: Window, now: datetime) -> list[Part]:
@@ -110,11 +127,11 @@ def _look_at_deleted(work: Work, number: int, ids: list[str]) -> None:
             work.set(session, attempts=0)
 
 
-def _take(work: Work, found: Answer, rows: WindowRows, covered: datetime | None) -> Step:
+def _take(work: Work, rows: WindowRows) -> Step:
     with work.deps.database.transaction() as session:
         counters = reading.merge(session, work, rows)
-        _move(session, work, covered, found.began)
-        work.finish(session, read_number=found.number, read_started_at=found.began, **counters)
+        _move(session, work, work.covered, rows.began)
+        work.finish(session, read_number=rows.number, read_started_at=rows.began, **counters)
     log.info("mirror.settled", object=work.mirror.object, **counters)
     return Done()
 

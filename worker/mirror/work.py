@@ -51,6 +51,7 @@ class Work:
     mirror: Mirror
     connection: Connection
     step: Callable[[int], Step]
+    shared: float = 0.0  # what this run's share of a shared call is more, or less, than it is booked
     _counted: int = field(default=0)
 
     @property
@@ -163,18 +164,22 @@ class Work:
         """Write the run's end, in the transaction that made it true."""
         tables.drop_table(session, self.schema, self.run.staging)
         tables.drop_table(session, self.schema, self.suspects)
-        rate = self._rate(values) if self.run.kind == "refresh" else {}
-        self.set_mirror(session, state_reason=None, **rate)
+        self.set_mirror(session, state_reason=None, **self._rate(values))
         self.set(session, state="done", error=None, finished_at=NOW, claim_until=None, claim_owner=None, **values)
 
     def _rate(self, counters: dict[str, Any]) -> dict[str, Any]:
-        """How much the object changes and what a refresh costs, both smoothed: its interval is planned by them."""
+        """How much the object changes and what its reads cost, all smoothed: its interval is planned by them."""
+        calls = (self.run.calls + self.uncounted + self.shared) * 0.2
+        if self.run.kind == "settle":
+            return {"settle_calls": Mirror.settle_calls * 0.8 + calls}
+        if self.run.kind != "refresh":
+            return {}
         changed = sum(counters.get(name, getattr(self.run, name)) for name in ("rows_changed", "rows_deleted"))
         passed = func.extract("epoch", NOW - func.coalesce(Mirror.rated_at, NOW))
         faded = Mirror.change_rate * func.exp(-passed / CHANGE_RATE_SECONDS)
         return {
             "change_rate": faded + changed * 3600 / CHANGE_RATE_SECONDS,
-            "refresh_calls": Mirror.refresh_calls * 0.8 + (self.run.calls + self.uncounted) * 0.2,
+            "refresh_calls": Mirror.refresh_calls * 0.8 + calls,
             "rated_at": NOW,
         }
 

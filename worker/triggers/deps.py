@@ -35,10 +35,12 @@ WakeUp = tuple[str, int, str]  # task name, row id, lane: what `Wake` is called 
 class Refresh(Protocol):
     """Asks for runs that bring objects (none named: all that are mirrored) up to date, in the caller's transaction.
 
-    The wake-ups of these runs; their row ids are the runs' ids.
+    The runs' ids, and the wake-ups that are enough for them.
     """
 
-    def __call__(self, session: Session, connection_id: int, objects: Sequence[str]) -> Sequence[WakeUp]: ...
+    def __call__(
+        self, session: Session, connection_id: int, objects: Sequence[str]
+    ) -> tuple[Sequence[int], Sequence[WakeUp]]: ...
 
 
 class Write(Protocol):

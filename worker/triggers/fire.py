@@ -277,8 +277,8 @@ def _start(deps: TriggerDeps, claim: Claim, row: Firing) -> Step:
 def _start_refresh(deps: TriggerDeps, claim: Claim, connection_id: int, objects: list[str]) -> Step:
     """The runs and the note that they were asked for are one transaction."""
     with deps.database.transaction() as session:
-        wake_ups = deps.refresh(session, connection_id, objects)
-        _note_started(session, claim, Started(run_ids=[run_id for _, run_id, _ in wake_ups]))
+        run_ids, wake_ups = deps.refresh(session, connection_id, objects)
+        _note_started(session, claim, Started(run_ids=run_ids))
     for wake_up in wake_ups:
         deps.wake(*wake_up)
     return Done()
@@ -346,8 +346,10 @@ UPDATE sfsync.firings f
    SET state = CASE WHEN open_runs + open_actions > 0 THEN 'running' WHEN bad_runs + bad_actions > 0 THEN 'failed' ELSE 'done' END,
        finished_at = CASE WHEN open_runs + open_actions = 0 THEN clock_timestamp() END,
        reason = CASE WHEN open_runs + open_actions = 0 AND bad_runs + bad_actions > 0
-                     THEN concat_ws(', ', CASE WHEN bad_runs > 0 THEN bad_runs || ' runs did not succeed' END,
-                                          CASE WHEN bad_actions > 0 THEN bad_actions || ' actions were not delivered' END) END,
+                     THEN concat_ws(', ', CASE bad_runs WHEN 0 THEN NULL WHEN 1 THEN '1 run did not succeed'
+                                                        ELSE bad_runs || ' runs did not succeed' END,
+                                          CASE bad_actions WHEN 0 THEN NULL WHEN 1 THEN '1 action was not delivered'
+                                                           ELSE bad_actions || ' actions were not delivered' END) END,
        look_at = clock_timestamp() + least(interval '1 minute', greatest(interval '1 second', (clock_timestamp() - c.fired_at) / 10))
   FROM counted c WHERE f.id = c.id
 """

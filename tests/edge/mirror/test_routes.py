@@ -1,14 +1,19 @@
 """How a read goes: several mirrors in one call, by REST where Bulk does not serve, again after a lost cursor, in parts."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 
+from models.mirror import IDLE_SETTLES
 from tests.edge.mirror.world import LARGE, World, make_world
 from tests.org import SharedOrgs
 from worker.budget.ledger import Ledger
 from worker.db import Database
+from worker.errors import OverBudgetError
 from worker.mirror import reading, steps
+from worker.salesforce.metering import Kind, Permit, Unmetered
 
 REFUSED = [{"errorCode": "INVALIDENTITY", "message": "Entity 'Contact' is not supported by the Bulk API."}]
 TIMEOUT = [{"errorCode": "QUERY_TIMEOUT", "message": "Your query request was running for too long."}]
@@ -55,6 +60,75 @@ def test_mirrors_that_are_due_together_share_one_call(world: World) -> None:
     assert sum(world.run(one)["rows_deleted"] for one in runs) == 2
     for name in ("Account", "Opportunity", "User"):
         assert world.verify(name)["differences"] == 0
+
+
+def test_settle_reads_that_are_due_together_share_one_call(world: World) -> None:
+    live(world, "Account", "Opportunity", "User")
+    world.org.control.advance_clock(3600)
+    changed = world.org.control.change_rows("Account", count=3)
+    for name in ("Account", "Opportunity", "User"):
+        world.do(name, "refresh")
+    world.org.control.purge_rows("Opportunity", count=1)
+    world.org.control.advance_clock(600)  # the log of deletions goes by minutes
+    for name in ("Account", "Opportunity", "User"):
+        world.do(name, "refresh")
+    world.query("UPDATE sfsync.mirrors SET next_refresh_at = '2090-01-01', next_settle_at = clock_timestamp()")
+    runs = world.schedule()
+    world.org.control.clear_ledger()
+    steps.step(world.deps, runs[0])
+    found = [world.run(one) for one in runs]
+    assert [(one["kind"], one["state"]) for one in found] == [("settle", "done")] * 3
+    assert sorted(one["calls"] for one in found)[:2] == [0, 0]
+    paths = [call["path"].split("?")[0].rsplit("/v", 1)[1].split("/", 1)[1] for call in world.org.control.ledger()]
+    assert paths[0] == "composite"
+    assert all("Opportunity" in path for path in paths[1:])  # what one of them looks at after it
+    assert world.query("SELECT count(*) FROM salesforce.account WHERE id = ANY(%s)", changed) == [(3,)]
+    assert world.query(
+        "SELECT count(*) FROM sfsync.mirrors WHERE settled_cursor < fresh_cursor - interval '2 min'"
+    ) == [(0,)]
+    for name in ("Account", "Opportunity", "User"):
+        assert world.verify(name)["differences"] == 0
+
+
+def test_a_settle_read_takes_along_those_of_its_connection_that_are_due_soon(world: World) -> None:
+    live(world, "Account", "Opportunity", "User")
+    world.query("UPDATE sfsync.mirrors SET next_refresh_at = '2090-01-01'")
+    soon = "UPDATE sfsync.mirrors SET next_settle_at = clock_timestamp() + make_interval(secs => %s) WHERE object = %s"
+    quarter = world.settings.settle_seconds * IDLE_SETTLES / 4
+    for name, seconds in (("Account", 0), ("Opportunity", quarter - 10), ("User", quarter + 10)):
+        world.query(soon, seconds, name)
+    assert len(world.schedule()) == 2
+    assert world.schedule() == []
+    world.query("UPDATE sfsync.runs SET state = 'done', finished_at = clock_timestamp() WHERE state = 'ready'")
+    world.query("UPDATE sfsync.mirrors SET effective_seconds = refresh_seconds * 2 WHERE object = 'User'")
+    for name, seconds in (("Account", 0), ("Opportunity", quarter + 10), ("User", 2 * quarter - 10)):
+        world.query(soon, seconds, name)  # where calls are short, its interval is longer, and so is the quarter
+    assert len(world.schedule()) == 2
+
+
+class Spent(Unmetered):
+    """An allowance of which nothing is left for a while."""
+
+    @contextmanager
+    def permit(self, kind: Kind) -> Iterator[Permit]:
+        raise OverBudgetError("all is used", code="ALLOWANCE", retry_after=timedelta(minutes=5))
+        yield
+
+
+@pytest.mark.parametrize("kind", ["refresh", "settle"])
+def test_when_the_shared_call_cannot_be_made_nobody_keeps_a_claim(world: World, kind: str) -> None:
+    live(world, "Account", "Opportunity")
+    runs = [world.ask(name, kind) for name in ("Account", "Opportunity")]
+    meter, world.meter = world.meter, lambda _: Spent()
+    steps.step(world.deps, runs[0])
+    left = "SELECT state, attempts, claim_until, calls, error, due_at > clock_timestamp() + interval '4 min' FROM sfsync.runs WHERE id = ANY(%s)"
+    assert world.query(left, runs) == [("ready", 0, None, 0, "all is used", True)] * 2
+    world.meter = meter
+    world.query("UPDATE sfsync.runs SET due_at = clock_timestamp() WHERE state = 'ready'")
+    world.org.control.clear_ledger()
+    steps.step(world.deps, runs[1])
+    assert [world.run(one)["state"] for one in runs] == ["done", "done"]
+    assert len(world.org.control.ledger()) == 1  # and they share the next one
 
 
 def test_the_shared_call_is_booked_under_all_and_what_follows_it_under_its_own(world: World) -> None:

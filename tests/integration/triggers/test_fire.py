@@ -133,7 +133,7 @@ def test_a_refresh_is_linked_to_its_runs_and_fails_with_them(rt: Runtime, add: A
     rows("UPDATE sfsync.runs SET state = 'failed', finished_at = clock_timestamp() WHERE kind = 'load'")
     look_again(rows)
     settle(rt.triggers)
-    assert rows("SELECT state, reason FROM sfsync.firings") == [("failed", "1 runs did not succeed")]
+    assert rows("SELECT state, reason FROM sfsync.firings") == [("failed", "1 run did not succeed")]
 
 
 def test_a_refresh_of_everything_means_all_that_is_mirrored(rt: Runtime, add: Add, rows: Rows) -> None:

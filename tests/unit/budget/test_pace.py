@@ -87,14 +87,21 @@ def test_nothing_left_is_a_pause() -> None:
 @given(spendings, st.floats(-500, 5000))
 def test_the_affordable_rate_kept_up_never_passes_the_limit(spent: dict[datetime, int], room: float) -> None:
     rate = affordable(room, spent, NOON)
-    for hour in range(1, 25):
-        assert rate * hour <= room + returning(spent, NOON, hour * HOUR) + 0.001
+    for quarter in range(1, 97):
+        assert rate * quarter / 4 <= room + returning(spent, NOON, quarter * HOUR / 4) + 0.001
 
 
 @given(spendings)
 def test_all_that_was_spent_comes_back_within_a_day(spent: dict[datetime, int]) -> None:
     recent = {hour: calls for hour, calls in spent.items() if hour > NOON - 23 * HOUR}
     assert returning(recent, NOON, 24 * HOUR) == pytest.approx(sum(recent.values()))
+
+
+def test_what_comes_back_later_is_not_spent_before() -> None:
+    spent = {NOON.replace(minute=0) - 23 * HOUR: 60}  # comes back from half an hour after NOON on, evenly for an hour
+    assert affordable(0, spent, NOON) == 0
+    assert affordable(1, spent, NOON) == pytest.approx(2)  # the one call must last for half an hour
+    assert affordable(0, spent, NOON + HOUR / 2) == pytest.approx(60 / 24)
 
 
 def test_an_even_day_can_go_on_as_it_was() -> None:
