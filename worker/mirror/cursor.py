@@ -52,6 +52,11 @@ def next_look(asked_for: timedelta, longest_seconds: float) -> timedelta:
     return timedelta(seconds=min(max(FIRST_LOOK_SECONDS, asked_for.total_seconds() / 4), longest_seconds))
 
 
+def restart_pause(restarts: int) -> timedelta:
+    """How long to wait before a read is begun anew for the `restarts`-th time: not at all, then 15 s, 1, 4, 16 minutes."""
+    return timedelta(0) if restarts < 2 else timedelta(seconds=15 * 4 ** (restarts - 2))
+
+
 def next_pause(previous_seconds: float) -> float:
     """Seconds to wait after a failure that may pass: 1, 2, 4, … up to five minutes."""
     return min(max(1.0, previous_seconds * 2), LONGEST_PAUSE_SECONDS)

@@ -14,6 +14,7 @@ from models.mirror import CHANGE_RATE_SECONDS, Mirror, Reject, Run, RunPage, rea
 from worker.db import Claim, Keeper
 from worker.errors import FencedError
 from worker.mirror import tables
+from worker.mirror.cursor import restart_pause
 from worker.mirror.deps import STEP, MirrorDeps
 from worker.mirror.intake import Taken
 from worker.mirror.schema import TableSpec, table_spec
@@ -194,7 +195,8 @@ class Work:
         return Done()
 
     def restart(self, error: str, *, describe: bool = False) -> Step | None:
-        """Read everything again, with a new job; after too many restarts the run is parked."""
+        """Read everything again, with a new job: at once the first time, then after ever longer pauses, for whatever spoilt
+        the read may last. After too many restarts the run is parked."""
         restarts = int(self.run.options.get("restarts", 0)) + 1
         if restarts > MOST_RESTARTS:
             return self.end("parked", error)
@@ -207,7 +209,8 @@ class Work:
             options = {**kept, "restarts": restarts, "describe": describe}
             window = dict.fromkeys(("window_start", "window_end", "job_id", "rows_expected"))
             self.set(session, stage="begin", error=error, options=options, **window, **counters)
-        return None
+        pause = restart_pause(restarts)
+        return self.again(pause) if pause else None
 
     def org_now(self) -> datetime:
         """About the org's time now, without a call: Postgres's clock and what we know of the org's."""

@@ -128,6 +128,17 @@ def test_a_version_that_the_org_no_longer_serves_puts_the_run_off_until_the_sett
     assert world.finish(run_id)["state"] == "done"
 
 
+def test_an_org_whose_jobs_fail_for_a_while_does_not_park_a_load(world: World) -> None:
+    world.org.control.add_bulk_fault("fail", object="Account", times=4, message="InternalServerError : try later")
+    run_id = world.ask("Account")
+    until(lambda: steps.step(world.deps, run_id) and world.run(run_id)["options"].get("restarts") == 2)
+    run = world.run(run_id)
+    assert (run["state"], run["claim_until"]) == ("ready", None)
+    assert run_id not in world.due_runs("backfill")  # it waits
+    assert world.finish(run_id)["options"]["restarts"] == 4
+    assert world.verify("Account")["differences"] == 0
+
+
 def test_a_job_that_the_org_has_forgotten_is_asked_for_again(world: World) -> None:
     run_id = world.ask("Contact")
     until(lambda: steps.step(world.deps, run_id) and world.run(run_id)["stage"] == "pages")

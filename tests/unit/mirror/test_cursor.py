@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.mirror.cursor import SHORTEST_OVERLAP, next_look, next_pause, read_began, window_start, young_since
+from worker.mirror.cursor import (
+    SHORTEST_OVERLAP,
+    next_look,
+    next_pause,
+    read_began,
+    restart_pause,
+    window_start,
+    young_since,
+)
 
 INSTANTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 SPANS = st.timedeltas(timedelta(0), timedelta(minutes=10))
@@ -45,3 +53,7 @@ def test_pauses_double_up_to_five_minutes() -> None:
         pauses.append(next_pause(pauses[-1]))
     assert pauses[1:5] == [1, 2, 4, 8]
     assert pauses[-1] == 300
+
+
+def test_a_read_is_begun_anew_at_once_and_then_ever_later() -> None:
+    assert [restart_pause(n).total_seconds() for n in (1, 2, 3, 4, 5)] == [0, 15, 60, 240, 960]
