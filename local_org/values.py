@@ -32,6 +32,7 @@ _EXACT_TEXT = re.compile('"\ue000(-?[0-9.]+)"')
 _DATETIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE
 )
+_ANY_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _BROKEN = re.compile("[\ud800-\udfff]")  # halves of a surrogate pair: no text that UTF-8 can carry
 _TIME = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,3}))?)?Z?")
 
@@ -98,7 +99,13 @@ def time_text(stored_ms: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{millis:03d}Z"
 
 
+def _any_json(_: Field, stored: str) -> str:
+    """A value of any type is kept as Bulk writes it; JSON writes its moments with an offset."""
+    return f"{stored[:-1]}+0000" if _ANY_MOMENT.fullmatch(stored) else stored
+
+
 _TO_JSON: dict[str, Callable[[Field, Any], Any]] = {
+    "anyType": _any_json,
     "boolean": lambda _, stored: bool(stored),
     "datetime": lambda _, stored: datetime_text(stored),
     "time": lambda _, stored: time_text(stored),

@@ -53,7 +53,9 @@ def read(client: OrgClient, spec: TableSpec, ids: Sequence[str], fields: Sequenc
     filtered = [row["Id"] for row in others if spec.row_filter and not row.get("IsDeleted")]
     records += [row for row in others if row["Id"] not in set(filtered)]
     seen = {row["Id"] for row in others}
-    return Found([to_csv(records, fields)], [one for one in missing if one not in seen], filtered, began)
+    return Found(
+        [to_csv(records, fields, loose=spec.loose)], [one for one in missing if one not in seen], filtered, began
+    )
 
 
 def _retrieved(client: OrgClient, spec: TableSpec, ids: Sequence[str], fields: Sequence[str]) -> list[Record]:

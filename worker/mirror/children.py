@@ -86,7 +86,7 @@ def _by_lookup(work: Work, batch: Batch) -> None:
     for page in rest_read.pages(work.client, question):
         began = read_began(page.org_time, timedelta(seconds=monotonic() - start))
         with work.deps.database.transaction() as session:
-            staged, taken = intake.look(session, target, [to_csv(page.records, question.fields)])
+            staged, taken = intake.look(session, target, [to_csv(page.records, question.fields, loose=work.spec.loose)])
             assert staged.staging is not None
             merged = store.merge(session, target, staged.staging, young=young_since(began))
             _count(work, session, merged, taken, len(page.records))

@@ -68,7 +68,7 @@ def _page(work: Work) -> bool:
         "next": page.next_url,
         "limit": limit,
     }
-    data = to_csv(page.records, asked.fields)
+    data = to_csv(page.records, asked.fields, loose=work.spec.loose)
     with work.deps.database.transaction() as session:
         taken = intake.take_in(session, work.target(), lambda: nullcontext(MemoryPage([data], len(page.records))))
         keep_rejects(session, work.mirror.id, work.run.id, taken)

@@ -154,12 +154,13 @@ class WindowRows:
 def gather(work: Work, found: Answer) -> WindowRows | None:
     """All pages of an answer, at most `bulk_threshold_rows` rows; None where they take more than MOST_BYTES all the same."""
     *before, asked = questions(work)
+    loose = work.spec.loose
     data: list[bytes] = []
     matching: set[str] = set()
     rows = held = 0
     for page in rest_read.pages(work.client, asked, found.rows):
         work.keeper.check()
-        data.append(to_csv(page.records, asked.fields, with_header=not data))
+        data.append(to_csv(page.records, asked.fields, with_header=not data, loose=loose))
         rows += len(page.records)
         held += len(data[-1])
         if held > MOST_BYTES:

@@ -3,27 +3,48 @@
 import codecs
 import csv
 import io
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from worker import exact
 
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+0000", re.ASCII)  # as JSON writes it; Bulk ends it with Z
 
-def to_csv(records: Iterable[Mapping[str, Any]], fields: Sequence[str], *, with_header: bool = True) -> bytes:
-    """UTF-8, header first, every value quoted, an empty field for null."""
+
+def to_csv(
+    records: Iterable[Mapping[str, Any]],
+    fields: Sequence[str],
+    *,
+    with_header: bool = True,
+    loose: Collection[str] = (),
+) -> bytes:
+    """UTF-8, header first, every value quoted, an empty field for null.
+
+    `loose`: fields of any type, which are kept as text: their moments are written as Bulk writes them.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\n")
     if with_header:
         writer.writerow(fields)
+    places = [place for place, field in enumerate(fields) if field in loose]
     for record in records:
-        values = map(record.get, fields)
-        writer.writerow([value if value.__class__ in _WRITTEN else _plain(value) for value in values])
+        values: list[Any] = [
+            value if value.__class__ in _WRITTEN else _plain(value) for value in map(record.get, fields)
+        ]
+        for place in places:
+            values[place] = _as_bulk(_plain(values[place]))
+        writer.writerow(values)
     return buffer.getvalue().encode("utf-8", "surrogatepass")  # halves of a pair go the way that those of CSV go
 
 
 _WRITTEN = frozenset({str, int, type(None)})  # which csv writes as they are meant
+
+
+def _as_bulk(value: str) -> str:
+    return f"{value[:-5]}Z" if MOMENT.fullmatch(value) else value
 
 
 def _plain(value: Any) -> str:

@@ -56,6 +56,7 @@ class Column:
     indexed: bool = False
     calculated: bool = False  # a formula, a roll-up, or what follows others' records: it moves without a stamp
     part: int = 1  # of a table that is kept in parts
+    loose: bool = False  # of any type (the values of history objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,11 @@ class TableSpec:
     def calculated(self) -> tuple[str, ...]:
         """Fields that the org works out from others: they move without a stamp."""
         return tuple(column.field for column in self.columns if column.calculated)
+
+    @property
+    def loose(self) -> frozenset[str]:
+        """Fields whose values may be of any type, each in the words of the API that brings it; see rows.to_csv."""
+        return frozenset(column.field for column in self.columns if column.loose)
 
     def has(self, field: str) -> bool:
         """Whether `field` is kept."""
@@ -164,6 +170,7 @@ def table_spec(
             type=TYPES.get(field.type, TEXT),
             id_like=field.type in IDS,
             indexed=field.type == "reference" and field.name not in WHO,
+            loose=field.type == "anyType",
             calculated=field.calculated or field.name in UNSTAMPED,
         )
         columns.append(column)

@@ -57,6 +57,11 @@ GOLDEN: Golden = {
     ),
     "Share__c": ({"type": "percent", "precision": 18, "scale": 4}, ("33.3333", 100), ("33.3333", "100")),
     "Count__c": ({"type": "int", "digits": 9}, (999_999_999, -999_999_999), ("999999999", "-999999999")),
+    "Any__c": (
+        {"type": "anyType"},
+        ("2026-11-22T10:00:00.000Z", "2026-11-22", "at 10:00:00.000+0000", "12.50", "true"),
+        ("2026-11-22T10:00:00.000Z", "2026-11-22", "at 10:00:00.000+0000", "12.50", "true"),
+    ),
     "Flag__c": ({"type": "boolean"}, (True, False), ("true", "false")),
     "Text__c": ({"type": "textarea", "length": 4000}, TEXTS, TEXTS),
     "Long__c": ({"type": "textarea", "length": 131_072}, (LONG,), (LONG,)),
