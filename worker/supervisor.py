@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ START_SECONDS = 120.0
 PYTHON = (sys.executable, "-P")  # -P: the current folder may be an application's, with packages named like ours
 SFSYNC = (*PYTHON, "-m", "worker.cli")
 FLOWER_OPTIONS = ("--read_only=True", "--max_tasks=5000")  # its own default keeps 100,000 tasks in memory
+ORG_NEEDS = ("lark", "python_multipart")  # of the extra `org`
 WORKERS = ("actions", "refresh", "backfill")
 
 
@@ -208,14 +210,21 @@ def _bring_key(stack: Stack) -> None:
     stack.env["ENCRYPTION_KEY_FILE"] = str(file)
 
 
+def org_command(*options: str) -> list[str]:
+    """How the local org is started: it shares no code with us. SettingsError when what it needs is not installed."""
+    if any(find_spec(name) is None for name in ORG_NEEDS):
+        raise SettingsError("the local org is not installed: pip install 'sfsync[org]', or set SALESFORCE_LOGIN_URL")
+    return [*PYTHON, "-m", "local_org", *options]
+
+
 def _bring_org(stack: Stack, options: Sequence[str]) -> None:
     """The local org over HTTPS, as real clients insist on; its settings become those of every part."""
     ready = stack.folder / "org.json"
     ready.unlink(missing_ok=True)
     port = _kept_port(stack.folder / "org.port")
     data = stack.folder / "org"
-    command = [*PYTHON, "-m", "local_org", "--port", str(port), "--data", str(data), "--ready-file", str(ready)]
-    child = stack.add("org", [*command, *options])
+    places = ("--port", str(port), "--data", str(data), "--ready-file", str(ready))
+    child = stack.add("org", org_command(*places, *options))
     known = _wait_ready(child, ready)
     child.url = known["url"]
     stack.org = known

@@ -68,7 +68,9 @@ def demo(
 
 def org(context: typer.Context) -> None:
     """Become the local org: it shares no code with us, so it is started, not imported."""
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "local_org", *context.args])  # noqa: S606 - our own interpreter
+    from worker.supervisor import org_command
+
+    os.execv(sys.executable, org_command(*context.args))  # noqa: S606 - our own interpreter
 
 
 def stop_on_signals(*, interrupt: bool = False) -> threading.Event:
