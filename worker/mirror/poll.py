@@ -6,15 +6,15 @@ What one of them meets stops none of the others: that run is given back, to be r
 all of them: they are given back at once, and may share the next one.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import ColumnElement, Interval, func, or_, select
+from sqlalchemy import func, or_, select
 
 from models.mirror import Mirror, Run
 from worker import db
@@ -23,7 +23,7 @@ from worker.db import Claim, Keeper
 from worker.errors import FencedError, TransientError
 from worker.log import bound, get_logger
 from worker.mirror import reading
-from worker.mirror.cursor import DESCRIBE_AT_LEAST, DESCRIBE_EVERY, DESCRIBE_REFRESHES, read_began
+from worker.mirror.cursor import read_began
 from worker.mirror.work import NOW, Work
 from worker.salesforce import rest
 from worker.salesforce.limits import COMPOSITE_QUERIES
@@ -31,13 +31,6 @@ from worker.salesforce.rest import Part
 from worker.steps import Step
 
 log = get_logger(__name__)
-
-# As cursor.describe_every. A mirror whose describe is older reads alone, and describes first.
-_STRETCH = func.greatest(1.0, func.coalesce(Mirror.effective_seconds, 0.0) / Mirror.refresh_seconds)
-_SHORTEST = func.least(DESCRIBE_EVERY.total_seconds(), Mirror.refresh_seconds * DESCRIBE_REFRESHES)
-_GOOD_SECONDS = func.least(_SHORTEST * _STRETCH, DESCRIBE_AT_LEAST.total_seconds())
-_GOOD_FOR = func.make_interval(0, 0, 0, 0, 0, 0, _GOOD_SECONDS, type_=Interval)
-IS_DESCRIBED = Mirror.described_at > NOW - _GOOD_FOR
 
 FIRST_PAUSE_SECONDS = 1.0  # where the org advises nothing
 SHARING = ("refresh", "settle")  # kinds of runs whose reads share calls
@@ -57,13 +50,13 @@ class Asked:
 class Reader:
     """How a kind of run reads: the `window` of a mirror's next read, what it asks for in a shared call, and how it reads `alone`.
 
-    `may_join`: conditions on the mirrors of companions.
+    `prepare`: what comes before the window; it may ask the org.
     """
 
     window: Callable[[Work], tuple[datetime, datetime | None]]
     ask: Callable[[Work], Asked]
     alone: Callable[[Work], Step | None]
-    may_join: Sequence[ColumnElement[bool]] = ()
+    prepare: Callable[[Work], None] = lambda _: None
 
 
 def read(work: Work, reader: Reader) -> Step | None:
@@ -112,8 +105,7 @@ def _together(works: Sequence[Work], reader: Reader) -> list[Callable[[], Step |
 
 def _finish(work: Work, take: Callable[[], Step | None]) -> None:
     """Merge a companion's answer; whatever goes wrong is met again, and dealt with, when it is read alone."""
-    cause = f"{work.run.kind}/{work.run.cause}"
-    with bound(run=work.run.id, object=work.mirror.object), attributed(object=work.mirror.object, cause=cause):
+    with _named(work):
         try:
             work.keeper.check()
             if take() is None:  # a larger read: somebody's next step
@@ -126,7 +118,7 @@ def _finish(work: Work, take: Callable[[], Step | None]) -> None:
 
 
 def _leave(work: Work, error: Exception) -> None:
-    """Give back a companion of a call that failed as a whole: for as long as the org advises, if it may pass; else to be read alone."""
+    """Give back a companion that could not ask: for as long as the org advises, if it may pass; else to be read alone."""
     log.info("run.left", companion=work.run.id, error=str(error), kind=type(error).__name__)
     if isinstance(error, TransientError):
         _give_back(work, error.retry_after or timedelta(seconds=FIRST_PAUSE_SECONDS), error=str(error))
@@ -156,7 +148,6 @@ def _companions(work: Work, reader: Reader, stack: ExitStack) -> list[Work]:
                 Mirror.state == "live",
                 Mirror.stamp_field.is_not(None),
                 Mirror.lost_since.is_(None),
-                *reader.may_join,
             )
             .where(Run.kind == work.run.kind, Run.state == "ready", Run.cause != "manual")
             .where(Run.stage.in_(FIRST_STAGES), Run.due_at <= NOW, Run.options["alone"].is_(None))
@@ -180,15 +171,35 @@ def _companions(work: Work, reader: Reader, stack: ExitStack) -> list[Work]:
 
 
 def _prepare(leader: Work, reader: Reader, claim: Claim, run: Run, mirror: Mirror, stack: ExitStack) -> Work | None:
-    """The companion's run in hand; None when it was taken from us again (its mirror may be being removed)."""
+    """The companion's run in hand; None when it was taken from us again (its mirror may be being removed), or given back."""
     keeper = stack.enter_context(Keeper(leader.deps.database, claim, leader.deps.settings.claim_ttl))
     work = replace(leader, claim=claim, keeper=keeper, run=run, mirror=mirror)
-    start, end = reader.window(work)
-    try:
-        begun = func.coalesce(Run.started_at, NOW)
-        work.advance("read", columns=list(work.spec.fields), window_start=start, window_end=end, started_at=begun)
-        work.reload()
-    except FencedError:
-        log.info("run.fenced", companion=run.id)
-        return None
+    work.counted_elsewhere(work.uncounted)
+    before = leader.client.calls
+    with _named(work):
+        try:
+            reader.prepare(work)
+            if work.spec.stamp is None:  # it had one when it was chosen
+                _give_back(work, options=work.option(alone=True))
+                return None
+            start, end = reader.window(work)
+            begun = func.coalesce(Run.started_at, NOW)
+            work.advance("read", columns=list(work.spec.fields), window_start=start, window_end=end, started_at=begun)
+            work.reload()
+        except FencedError:
+            log.info("run.fenced")
+            return None
+        except Exception as error:
+            _leave(work, error)
+            return None
+        finally:
+            leader.counted_elsewhere(leader.client.calls - before)
     return work
+
+
+@contextmanager
+def _named(work: Work) -> Iterator[None]:
+    """Logs and calls under a companion's own name."""
+    cause = f"{work.run.kind}/{work.run.cause}"
+    with bound(run=work.run.id, object=work.mirror.object), attributed(object=work.mirror.object, cause=cause):
+        yield

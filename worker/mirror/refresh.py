@@ -31,8 +31,7 @@ def begin(work: Work) -> Step | None:
         return work.end("failed", f"{work.mirror.object} is not loaded yet: ask for a load")
     if (ended := mend(work)) is not None:
         return ended
-    if is_due(work, work.deps.database.now()):
-        describe(work)
+    look(work)
     spec = work.spec
     if spec.stamp is None:
         load.prepare(work)
@@ -40,6 +39,12 @@ def begin(work: Work) -> Step | None:
     start, end = window(work)
     work.advance("read", columns=list(spec.fields), window_start=start, window_end=end)
     return None
+
+
+def look(work: Work) -> None:
+    """Describe the object, now and then."""
+    if is_due(work, work.deps.database.now()):
+        describe(work)
 
 
 def window(work: Work) -> tuple[datetime, datetime | None]:
@@ -50,7 +55,7 @@ def window(work: Work) -> tuple[datetime, datetime | None]:
 
 def read(work: Work) -> Step | None:
     """Ask by REST, in one call with other mirrors that are due; the first answer's count decides whether to go on so."""
-    return poll.read(work, Reader(window, _ask, _alone, may_join=(poll.IS_DESCRIBED,)))
+    return poll.read(work, Reader(window, _ask, _alone, prepare=look))
 
 
 def _alone(work: Work) -> Step | None:

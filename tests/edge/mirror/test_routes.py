@@ -62,6 +62,38 @@ def test_mirrors_that_are_due_together_share_one_call(world: World) -> None:
         assert world.verify(name)["differences"] == 0
 
 
+def test_mirrors_whose_describes_are_due_share_the_read_after_them(world: World) -> None:
+    live(world, "Account", "Opportunity", "User")
+    world.query("UPDATE sfsync.mirrors SET described_at = '2000-01-01'")
+    world.org.control.add_field("Opportunity", "New__c", type="double", precision=18, scale=2)
+    runs = world.schedule()
+    world.org.control.clear_ledger()
+    world.org.control.add_fault(
+        match={"method": "GET", "path_regex": "/User/describe", "times": 1},
+        action={"status": 400, "body": [{"errorCode": "UNKNOWN_EXCEPTION", "message": "try later"}]},
+    )
+    leader = next(one for one in runs if name_of(world, one) == "Account")
+    steps.step(world.deps, leader)
+    paths = [call["path"].split("?")[0].rsplit("/v", 1)[1].split("/", 1)[1] for call in world.org.control.ledger()]
+    described = [f"sobjects/{name}/describe" for name in ("Account", "Opportunity", "User")]
+    assert sorted(path.rstrip("/") for path in paths) == sorted(["composite", *described])
+    found = {name_of(world, one): world.run(one) for one in runs}
+    assert [(found[name]["state"], found[name]["calls"]) for name in ("Account", "Opportunity")] == [
+        ("done", 2),
+        ("done", 1),
+    ]
+    left = found["User"]  # what it met stops none of the others
+    assert (left["state"], left["claim_until"], left["calls"]) == ("ready", None, 1)
+    assert world.query("SELECT field FROM sfsync.drift") == [("New__c",)]
+    world.query("UPDATE sfsync.runs SET due_at = clock_timestamp() WHERE id = %s", left["id"])
+    assert world.finish(left["id"])["state"] == "done"
+
+
+def name_of(world: World, run_id: int) -> str:
+    query = "SELECT m.object FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id WHERE r.id = %s"
+    return str(world.query(query, run_id)[0][0])
+
+
 def test_settle_reads_that_are_due_together_share_one_call(world: World) -> None:
     live(world, "Account", "Opportunity", "User")
     world.org.control.advance_clock(3600)
