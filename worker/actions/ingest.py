@@ -284,7 +284,13 @@ def _wait(moving: Moving) -> str | None:
 
 def _finish(moving: Moving, found: ingest.IngestJob) -> str | None:
     """Write every row's outcome, and with them that the job is over."""
-    results = ingest.results(moving.client, found, moving.job.rows)
+    try:
+        results = ingest.results(moving.client, found, moving.job.rows)
+    except RejectedError as error:
+        if not _tried_enough(moving):
+            raise
+        log.warning("ingest.no_results", job=moving.job.id, error=str(error))
+        results = ingest.Results([], [], whole=False)
     if not results.whole and not _tried_enough(moving):
         raise TransientError(f"the results of job {found.id} are not whole", code="RESULTS_NOT_WHOLE")
     actions = moving.carried()

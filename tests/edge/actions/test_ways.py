@@ -301,6 +301,25 @@ def test_each_row_of_a_job_that_fails_halfway_is_carried_out_once(
     assert changed == (0 if operation == "delete" else len(intents))
 
 
+def test_a_job_whose_results_the_org_does_not_give_leaves_nothing_doubled_and_nothing_waiting(
+    world: World, name: str
+) -> None:
+    gone = [{"errorCode": "NOT_FOUND", "message": "The requested resource does not exist"}]
+    world.org.control.add_fault(
+        match={"path_regex": "jobs/ingest/\\w+/", "method": "GET", "times": None}, action={"status": 404, "body": gone}
+    )
+    world.accept(*[Intent("Contact", "create", {"LastName": name}) for _ in range(FEW + 1)])
+
+    def over() -> bool:
+        world.step()
+        world.rows("UPDATE sfsync.ingest_jobs SET due_at = clock_timestamp() WHERE state = 'ready'")
+        return world.states() == ["delivered"] * (FEW + 1)
+
+    until(over)
+    assert len(world.find("Contact", name)) == FEW + 1
+    assert jobs_made(world) == 1
+
+
 def test_while_the_org_takes_no_jobs_calls_are_made(world: World, name: str) -> None:
     spent = [{"errorCode": "LIMIT_EXCEEDED", "message": "ExceededQuota : ApiBatchItems Limit exceeded."}]
     world.org.control.add_fault(match={"path_regex": "jobs/ingest$"}, action={"status": 400, "body": spent})
