@@ -533,3 +533,10 @@ def test_every_row_of_a_job_is_told_of_though_the_job_does_not_count(counts: dic
     assert found.whole
     assert [(row.success, row.cells["LastName"]) for row in found.tried] == [(True, "a"), (False, "b")]
     assert [row["LastName"] for row in found.untried] == ["c", "d"]
+
+
+def test_an_org_tells_its_time_though_it_refuses_to_list_its_versions() -> None:
+    with serve(script_of(answer(403, b"no", FINE_DATE), answer(403, b"no"))) as server:
+        assert rest.org_time(client_of(server)).isoformat() == "2026-11-23T10:00:00+00:00"
+        with pytest.raises(TransientError):
+            rest.org_time(client_of(server))

@@ -92,7 +92,7 @@ def step(
         except _PausedError as paused:
             _postpone(deps, queue, paused.after)
             return Done()
-        except (TransientError, DisconnectedError, SettingsError) as error:
+        except (TransientError, RejectedError, DisconnectedError, SettingsError) as error:
             pause = UNREACHABLE if isinstance(error, TransientError) else NEEDS_A_PERSON
             _postpone(deps, queue, getattr(error, "retry_after", None) or pause)
             raise

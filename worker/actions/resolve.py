@@ -7,7 +7,7 @@ looked for among the records that our user created since (see doubt.py); it is s
 and no record of ours is unexplained, else a person must decide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -49,13 +49,22 @@ def resolve(deps: ActionDeps, queue: Queue, *, now: datetime) -> bool:
     again, unmet, keyed, unkeyed = _sorted(held, now)
     _write(deps, held.batch, [_send_again(one, held) for one in again])
     with attributed(cause="doubt"):
-        if unmet:
-            _by_values(deps, held, unmet)
-        if keyed:
-            _by_key(deps, held, keyed, now)
-        if unkeyed:
-            _by_content(deps, held, unkeyed, now)
+        for look, actions in ((_by_values, unmet), (_by_key, keyed), (_by_content, unkeyed)):
+            if actions:
+                _look(look, deps, held, actions, now)
     return True
+
+
+Look = Callable[[ActionDeps, Doubt, Sequence[Pending], datetime], None]
+
+
+def _look(look: Look, deps: ActionDeps, held: Doubt, actions: Sequence[Pending], now: datetime) -> None:
+    """What the org does not let us look for (a field or a permission is gone) is for a person, and holds nothing else up."""
+    try:
+        look(deps, held, actions, now)
+    except RejectedError as error:
+        problem = Problem("IN_DOUBT", f"It was sent without an answer, and the org cannot be looked through: {error}")
+        _write(deps, held.batch, [Change(one.id, "held", problem=problem) for one in actions])
 
 
 def _sorted(held: Doubt, now: datetime) -> tuple[list[Pending], list[Pending], list[Pending], list[Pending]]:
@@ -91,7 +100,7 @@ def _write(deps: ActionDeps, batch: Batch, changes: Sequence[Change]) -> None:
         log.info("action.doubt_settled", action=str(change.id), state=change.state)
 
 
-def _by_values(deps: ActionDeps, held: Doubt, actions: Sequence[Pending]) -> None:
+def _by_values(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], _: datetime) -> None:
     """A condition did not hold after an unanswered sending: it may have been met then, and unmet by that very change."""
     queue = held.batch.queue
     describe = describe_of(deps, queue.connection_id, queue.object)
@@ -152,11 +161,7 @@ def _by_content(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], now: 
     queue = held.batch.queue
     describe = describe_of(deps, queue.connection_id, queue.object)
     since = min(held.sent_at[one.id] for one in actions) - BEFORE
-    try:
-        records = _ours(deps, queue, describe, actions, since)
-    except RejectedError as error:
-        problem = Problem("IN_DOUBT", f"It was sent without an answer, and the org cannot be looked through: {error}")
-        return _write(deps, held.batch, [Change(one.id, "held", problem=problem) for one in actions])
+    records = _ours(deps, queue, describe, actions, since)
     settling = timedelta(seconds=deps.settings.settling_seconds)
     with deps.database.transaction() as session:
         pairing = _pairing(session, queue, describe, records, now)
@@ -164,7 +169,6 @@ def _by_content(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], now: 
     for queue_id in queues:
         deps.wake(DELIVER, queue_id)
     log.info("actions.looked_for", actions=len(actions), records=len(records), adopted=len(pairing.adopted))
-    return None
 
 
 ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(1, CAST(:queue AS int))"

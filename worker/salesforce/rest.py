@@ -7,7 +7,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from worker.errors import SyncError, TransientError
+from worker.errors import RejectedError, SyncError, TransientError
 from worker.salesforce.client import OrgClient
 from worker.salesforce.errors import error_for
 from worker.salesforce.limits import (
@@ -230,8 +230,12 @@ def _covered(body: Mapping[str, Any], end: datetime) -> datetime:
 
 
 def org_time(client: OrgClient) -> datetime:
-    """The org's clock, by a call that costs little: the list of API versions needs no session."""
-    client.call("GET", "/services/data", idempotent=True)
+    """The org's clock, by a call that costs little: the list of API versions needs no session. A refusal bears a date, too."""
+    try:
+        client.call("GET", "/services/data", idempotent=True)
+    except RejectedError as error:
+        if client.org_time is None:
+            raise TransientError(f"{client.host} does not tell its time: {error}", code="NO_DATE") from None
     return org_now(client)
 
 

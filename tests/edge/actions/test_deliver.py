@@ -159,6 +159,21 @@ def test_the_record_of_another_connection_of_the_same_user_is_not_adopted(world:
     assert len(world.find("Campaign", name)) == 2
 
 
+def test_what_cannot_be_looked_for_is_held_and_blocks_no_other(world: World, name: str) -> None:
+    world.spoil({"cut": "after"})
+    world.accept(contact(name))
+    world.step()
+    refusal = [{"errorCode": "INVALID_FIELD", "message": "No such column 'External_Key__c' on entity 'Contact'."}]
+    world.org.control.add_fault(
+        match={"path_regex": "query.*External_Key__c", "times": None}, action={"status": 400, "body": refusal}
+    )
+    world.accept(contact(f"{name} other"))
+    world.step()
+    assert sorted(world.states()) == ["delivered", "held"]
+    assert "External_Key__c" in world.error()["message"]
+    assert len(world.find("Contact", f"{name} other")) == 1
+
+
 def test_a_keyed_create_in_doubt_that_somebody_deleted_is_not_made_again(world: World, name: str) -> None:
     world.spoil({"cut": "after"})
     world.accept(contact(name))
