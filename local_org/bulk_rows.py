@@ -146,7 +146,8 @@ def _carry_out(org: "Org", job: Job, item: ObjectType, rows: list[Values], contr
     deadline = time.monotonic() + org.settings.lock_wait_ms / 1000
     while True:
         try:
-            with org.writing(job.user, patient=time.monotonic() < deadline) as change:
+            assigns = job.assignment_rule is not None
+            with org.writing(job.user, assigns=assigns, patient=time.monotonic() < deadline) as change:
                 chunk = _Chunk(change, job, item, org.access.row_filter(job.user, item.name, "t"))
                 outcomes = [chunk.outcome(row) for row in rows]
                 failed = sum(outcome.error is not None for outcome in outcomes)

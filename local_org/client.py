@@ -143,10 +143,15 @@ class OrgControl:
         self._call("POST", "late-commits", {"seconds": seconds, "times": times})
 
     def set_rules(
-        self, *, validation: list[dict[str, Any]] | None = None, duplicate: list[dict[str, Any]] | None = None
+        self,
+        *,
+        validation: list[dict[str, Any]] | None = None,
+        duplicate: list[dict[str, Any]] | None = None,
+        assignment: list[dict[str, Any]] | None = None,
     ) -> None:
-        """Replace the validation and duplicate rules."""
-        self._call("POST", "rules", {"validation": validation or [], "duplicate": duplicate or []})
+        """Replace the validation, duplicate and assignment rules."""
+        rules = {"validation": validation or [], "duplicate": duplicate or [], "assignment": assignment or []}
+        self._call("POST", "rules", rules)
 
     def hide(self, user: str, **what: Any) -> None:
         """Hide `objects`, `fields` or `rows` from a user; `show_rows` shows rows again."""

@@ -104,15 +104,20 @@ class Context:
     dispatch: "Callable[[Context, str], Reply]" = field(default=_nowhere)
 
     @contextmanager
-    def writing(self) -> Iterator[Change]:
-        """The frame of a write: a transaction of its own, or a part of the one that this call belongs to."""
+    def writing(self, *, assigns: bool = True) -> Iterator[Change]:
+        """The frame of a write: a transaction of its own, or a part of the one that this call belongs to.
+
+        `assigns`: assignment rules apply, unless the caller's header says no. Source: REST API Developer Guide,
+        "Assignment Rule Header".
+        """
         if self.change is not None:
             with savepoint(self.change):
                 yield self.change
             return
         allow = "allowsave=true" in self.header("sforce-duplicate-rule-header")
+        assigns = assigns and self.header("sforce-auto-assign") != "false"
         patient = time.monotonic() < self.lock_deadline
-        with self.org.writing(self.user, allow_duplicates=allow, patient=patient) as change:
+        with self.org.writing(self.user, allow_duplicates=allow, assigns=assigns, patient=patient) as change:
             yield change
 
     def header(self, name: str) -> str:

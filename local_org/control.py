@@ -185,8 +185,8 @@ def late_commits(org: Org, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_rules(org: Org, values: dict[str, Any]) -> dict[str, Any]:
-    """Replace the validation and duplicate rules; see custom_rules."""
-    org.rules.replace(values.get("validation", []), values.get("duplicate", []))
+    """Replace the validation, duplicate and assignment rules; see custom_rules."""
+    org.rules.replace(values.get("validation", []), values.get("duplicate", []), values.get("assignment", []))
     return {}
 
 

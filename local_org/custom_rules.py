@@ -1,6 +1,7 @@
-"""Validation rules and duplicate rules, given as data over the control path and checked on every save.
+"""Validation rules, duplicate rules and assignment rules, given as data over the control path and heeded on every save.
 
-Source: Salesforce Help, "Validation Rules", "Duplicate Rules"; REST API Developer Guide, "Duplicate Rule Header".
+Source: Salesforce Help, "Validation Rules", "Duplicate Rules", "Assignment Rules"; REST API Developer Guide, "Duplicate Rule
+Header", "Assignment Rule Header".
 """
 
 from collections.abc import Iterator
@@ -42,6 +43,18 @@ class DuplicateRule:
     message: str = "Use one of these records?"
 
 
+@dataclass(frozen=True, slots=True)
+class AssignmentRule:
+    """The active rule of an object: every record that it is applied to becomes `owner`'s."""
+
+    object: str
+    owner: str
+
+
+Rule = ValidationRule | DuplicateRule | AssignmentRule
+NONE: dict[str, list[dict[str, Any]]] = {"validation": [], "duplicate": [], "assignment": []}
+
+
 class CustomRules:
     """The org's own rules, kept with the data."""
 
@@ -50,21 +63,29 @@ class CustomRules:
         self._read()
 
     def _read(self) -> None:
-        kept = self._org.store.setting("rules", {"validation": [], "duplicate": []})
+        kept = NONE | self._org.store.setting("rules", NONE)
         self._validation = [ValidationRule(**rule) for rule in kept["validation"]]
         self._duplicate = [DuplicateRule(**{**rule, "fields": tuple(rule["fields"])}) for rule in kept["duplicate"]]
+        self._owners = {rule["object"].lower(): rule["owner"] for rule in kept["assignment"]}
 
-    def replace(self, validation: list[dict[str, Any]], duplicate: list[dict[str, Any]]) -> None:
+    def replace(
+        self,
+        validation: list[dict[str, Any]],
+        duplicate: list[dict[str, Any]],
+        assignment: list[dict[str, Any]],
+    ) -> None:
         """Put these rules in place of all. Raises ValueError for words that are unknown or of a wrong type
         and for rules that no save could be checked by, TypeError for words that are missing."""
-        for kind, rules in ((ValidationRule, validation), (DuplicateRule, duplicate)):
+        given = ((ValidationRule, validation), (DuplicateRule, duplicate), (AssignmentRule, assignment))
+        for kind, rules in given:
             for rule in rules:
                 check_words(kind, rule, "a rule")
                 self._check_rule(kind(**rule))
-        self._org.store.keep_setting("rules", {"validation": validation, "duplicate": duplicate})
+        kept = {"validation": validation, "duplicate": duplicate, "assignment": assignment}
+        self._org.store.keep_setting("rules", kept)
         self._read()
 
-    def _check_rule(self, rule: ValidationRule | DuplicateRule) -> None:
+    def _check_rule(self, rule: Rule) -> None:
         """Raises ValueError for a rule that no save could be checked by."""
         item = self._org.store.catalogue.object(rule.object)
         if item is None:
@@ -73,6 +94,10 @@ class CustomRules:
             unknown = [name for name in rule.fields if item.field(name) is None]
             if unknown or not rule.fields:
                 raise ValueError(f"the rule {rule.name}: {item.name} has no field {', '.join(unknown)}")
+            return
+        if isinstance(rule, AssignmentRule):
+            if item.field("OwnerId") is None:
+                raise ValueError(f"an assignment rule: {item.name} has no owner")
             return
         soql = f"SELECT Id FROM {item.name} WHERE {rule.condition}"
         with self._org.store.read() as conn:
@@ -87,6 +112,10 @@ class CustomRules:
         return name in {rule.object.lower() for rule in self._validation} | {
             rule.object.lower() for rule in self._duplicate
         }
+
+    def owner_of(self, item: ObjectType) -> str | None:
+        """Whom the active assignment rule gives a record of this object to; None without one."""
+        return self._owners.get(item.name.lower())
 
     def check(self, change: "Change", item: ObjectType, record_id: str) -> None:
         """Raises ApiError if the row, as it is in the open transaction, breaks a rule."""

@@ -56,7 +56,7 @@ def apply(org: Org, definition: Words, *, folder: Path | None = None) -> None:
         add_user(org, words)
     rules = definition.get("rules", {})
     if rules:
-        org.rules.replace(rules.get("validation", []), rules.get("duplicate", []))
+        org.rules.replace(rules.get("validation", []), rules.get("duplicate", []), rules.get("assignment", []))
     for words in definition.get("clients", ()):
         put_client(org, words)
     org.change_settings(dict(definition.get("settings", {})))

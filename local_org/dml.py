@@ -41,6 +41,7 @@ class Change:
     cascade_stamps: bool = True
     check_saved: "Callable[[Change, ObjectType, str], None] | None" = None
     has_rules: Callable[[ObjectType], bool] = lambda _item: True
+    assigned: Callable[[ObjectType], str | None] = lambda _item: None
     locks: Locks | None = None
     owner: int = 0
     patient: bool = False
@@ -167,6 +168,8 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any], *, free:
     given = rules.read_values(change, item, values, creating=True)
     full = whole(change, item)
     row = _defaults(change, full) | {name: value for name, value in given.items() if value is not None}
+    if owner := change.assigned(full):
+        row["OwnerId"] = owner
     derive(full.name, row, None, frozenset(given), change.now_ms)
     rules.check_required(full, row, full.columns)
     _check(change, full, row, None, free)
@@ -269,6 +272,8 @@ def update(change: Change, item: ObjectType, record_id: str, values: Mapping[str
     given = rules.read_values(change, item, values, creating=False)
     _check_converted(full, old)
     row = {**old, **given}
+    if owner := change.assigned(full):
+        row["OwnerId"] = owner
     derive(full.name, row, old, frozenset(given), change.now_ms)
     changed = {name: value for name, value in row.items() if value != old[name]}
     rules.check_required(full, row, given)

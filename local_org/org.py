@@ -137,12 +137,19 @@ class Org:
         )
 
     @contextmanager
-    def writing(self, user_id: str, *, allow_duplicates: bool = False, patient: bool = False) -> Iterator[Change]:
-        """A transaction of one caller: the org's rules, row locks and late commits apply; its locks end with it."""
+    def writing(
+        self, user_id: str, *, allow_duplicates: bool = False, assigns: bool = False, patient: bool = False
+    ) -> Iterator[Change]:
+        """A transaction of one caller: the org's rules, row locks and late commits apply; its locks end with it.
+
+        `assigns`: the rules that give records an owner, too.
+        """
         with self.store.write() as conn:
             change = self._change(
                 conn, user_id, allow_duplicates=allow_duplicates, owner=self.locks.owner(), patient=patient
             )
+            if assigns:
+                change.assigned = self.rules.owner_of
             try:
                 yield from self._perhaps_late(change)
                 for step in change.at_end:

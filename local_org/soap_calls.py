@@ -165,7 +165,7 @@ def _delete(call: Call) -> str:
 def _one_by_one(call: Call, work: Callable[[dml.Change, Any, str], None]) -> str:
     """Carry out one thing for each id, each with its own outcome."""
     outcomes = []
-    with call.ctx.writing() as change:
+    with call.ctx.writing(assigns=False) as change:
         for given in _ids(call):
             id18 = to_18(given) or given
             item = call.ctx.catalogue.of_id(id18)
@@ -209,7 +209,7 @@ def _merged(ctx: Context, request: Element) -> str:
     outcome: Record = {"errors": [], "id": winner, "mergedRecordIds": losers, "success": True, "updatedRelatedIds": []}
     try:
         item = ctx.object(master["attributes"]["type"])
-        with ctx.writing() as change:
+        with ctx.writing(assigns=False) as change:
             deletion.merge(change, item, winner, losers)
             if values:
                 dml.update(change, item, winner, values)

@@ -25,7 +25,7 @@ def create(ctx: Context) -> Answer:
     item = ctx.catalogue.object(str(body.get("apiName", "")))
     if item is None or not item.layoutable:
         raise unknown_type(str(body.get("apiName", "")))
-    with ctx.writing() as change:
+    with ctx.writing(assigns=False) as change:
         kept = _kept(ctx, change, key)
         if kept is not None:
             return kept
@@ -107,7 +107,7 @@ def change(ctx: Context, record_id: str) -> Answer:
     visible(ctx, item, id18)
     since = ctx.headers.get("if-modified-since")
     key = _key(ctx)
-    with ctx.writing() as change_:
+    with ctx.writing(assigns=False) as change_:
         kept = _kept(ctx, change_, key)
         if kept is not None:
             return replace(kept, status=200)
@@ -123,7 +123,7 @@ def remove(ctx: Context, record_id: str) -> Answer:
     """DELETE ui-api/records/{id}."""
     item = _item(ctx, record_id)
     visible(ctx, item, record_id)
-    with ctx.writing() as change_:
+    with ctx.writing(assigns=False) as change_:
         deletion.delete(change_, item, record_id)
     return Answer(204)
 

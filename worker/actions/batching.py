@@ -28,6 +28,9 @@ WAYS = (COLLECTION, UPSERT, BULK, KEYED, CONDITIONAL)
 # Records of these get an owner by the org's assignment rules when REST makes them, and not when the UI API or Bulk does.
 ASSIGNED = frozenset({"lead", "case"})
 
+OWNER = "OwnerId"
+KEEP_OWNER = {"Sforce-Auto-Assign": "FALSE"}  # without it REST applies those rules to updates, too
+
 T = TypeVar("T")
 H = TypeVar("H", "Head", "Pending")
 
@@ -151,6 +154,24 @@ def halves(rows: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
     """Two parts of a batch that was refused as a whole, to find the one that is to blame. At least two rows."""
     middle = len(rows) // 2
     return rows[:middle], rows[middle:]
+
+
+def owned_apart(object_name: str, rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Rows in the calls that they need: whether the org's assignment rules apply is said once for a call, and creates
+    that name an owner are not to be given another."""
+    kind = rows[0][0]
+    if object_name.lower() not in ASSIGNED or kind.operation not in ("create", "upsert"):
+        return [rows]
+    owned = [row for row in rows if row[0].fields.get(OWNER)]
+    return [part for part in (owned, [row for row in rows if not row[0].fields.get(OWNER)]) if part]
+
+
+def headers_for(object_name: str, actions: Sequence[Pending]) -> dict[str, str]:
+    """Headers of a call: an update, and what names its owner, leaves or sets the owner as it says."""
+    if object_name.lower() not in ASSIGNED or actions[0].operation == "delete":
+        return {}
+    says = actions[0].operation == "update" or all(one.fields.get(OWNER) for one in actions)
+    return dict(KEEP_OWNER) if says else {}
 
 
 def merged(row: Row) -> Pending:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from sqlalchemy import text
 
 from worker.actions import claims, ingest, outcome, queues
-from worker.actions.batching import ASSIGNED, KEYED, Head, Pending, Row, halves, most, pick
+from worker.actions.batching import ASSIGNED, KEYED, Head, Pending, Row, halves, most, owned_apart, pick
 from worker.actions.changes import changes_for
 from worker.actions.claims import Batch
 from worker.actions.deps import ActionDeps
@@ -35,6 +35,7 @@ from worker.steps import Again, Busy, Done, Step
 
 log = get_logger(__name__)
 
+NO_TIME = timedelta(0)
 GRACE_SECONDS = 30.0  # at most, between the claim and the sending; and for writing the outcome down
 UNREACHABLE = timedelta(seconds=5)  # before the org is tried again
 NEEDS_A_PERSON = timedelta(minutes=1)  # … which refuses the API or the session, or does not serve our version of it
@@ -234,6 +235,8 @@ def _send(
 
     What the org refuses as a whole is halved until the one that is to blame is alone, so that it blocks no other.
     """
+    if len(parts := owned_apart(batch.queue.object, rows)) > 1:
+        return _send_apart(deps, client, batch, parts, chance)
     if time.monotonic() - claimed > _grace(deps):
         late = TryAgain(Problem("LATE", "the worker was held up before it could send"))
         return _write(deps, batch, rows, [late] * len(rows), chance)
@@ -241,12 +244,7 @@ def _send(
         verdicts = send(client, batch.queue.object, batch.way, rows, seconds=deps.settings.request_seconds)
     except RejectedError as error:
         if len(rows) > 1 and error.status == 400:
-            for part in halves(rows):
-                moment = time.monotonic()
-                with deps.database.transaction() as session:
-                    claims.prolong(session, batch, [one for row in part for one in row], _ttl(deps))
-                _send(deps, client, batch, part, moment, chance)
-            return None
+            return _send_apart(deps, client, batch, halves(rows), chance)
         verdicts = [outcome.of_error(error)] * len(rows)
     except SyncError as error:
         verdict = outcome.of_error(error)
@@ -259,6 +257,26 @@ def _send(
     finally:
         deps.clocks.note(batch.queue.connection_id, client)
     return _write(deps, batch, rows, verdicts, chance)
+
+
+def _send_apart(
+    deps: ActionDeps, client: OrgClient, batch: Batch, parts: Sequence[Sequence[Row]], chance: Callable[[], float]
+) -> None:
+    """Send parts of a claimed batch one after the other, each under a claim that is long enough for it.
+
+    Where one of them tells that the org is to be left alone, the others go back as they were.
+    """
+    for place, part in enumerate(parts, start=1):
+        moment = time.monotonic()
+        with deps.database.transaction() as session:
+            claims.prolong(session, batch, [one for row in part for one in row], _ttl(deps))
+        try:
+            _send(deps, client, batch, part, moment, chance)
+        except (_PausedError, DisconnectedError) as error:
+            left = [row for later in parts[place:] for row in later]
+            waits = Waits(Problem("NOT_SENT", "the org is to be left alone for now"), getattr(error, "after", NO_TIME))
+            _write(deps, batch, left, [waits] * len(left), chance)
+            raise
 
 
 def _write(

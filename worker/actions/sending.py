@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from worker.actions import outcome
-from worker.actions.batching import COLLECTION, CONDITIONAL, UPSERT, Pending, Row, body, merged
+from worker.actions.batching import COLLECTION, CONDITIONAL, UPSERT, Pending, Row, body, headers_for, merged
 from worker.actions.outcome import Verdict
 from worker.errors import RejectedError
 from worker.salesforce import composite, ui_records
@@ -30,14 +30,17 @@ def _collection(
     assert way in (COLLECTION, UPSERT)
     kind = actions[0]
     records = [body(one) for one in actions]
+    headers = headers_for(object_name, actions)
     if kind.operation == "delete":
         results = composite.delete(client, [str(one.record_id) for one in actions], deadline=deadline)
     elif kind.operation == "update":
-        results = composite.update(client, object_name, records, deadline=deadline)
+        results = composite.update(client, object_name, records, headers=headers, deadline=deadline)
     elif kind.external_id_field is not None:
-        results = composite.upsert(client, object_name, kind.external_id_field, records, deadline=deadline)
+        results = composite.upsert(
+            client, object_name, kind.external_id_field, records, headers=headers, deadline=deadline
+        )
     else:
-        results = composite.create(client, object_name, records, deadline=deadline)
+        results = composite.create(client, object_name, records, headers=headers, deadline=deadline)
     return [
         outcome.judge(one.operation, one.record_id, result, doubted=one.doubted)
         for one, result in zip(actions, results, strict=True)
@@ -68,7 +71,8 @@ def _conditional(client: OrgClient, object_name: str, actions: Sequence[Pending]
     else:
         records = [(str(one.record_id), one.fields, one.if_unmodified_since) for one in actions]
         given = [(record_id, fields, since) for record_id, fields, since in records if since is not None]
-        results = composite.update_unchanged(client, object_name, given, deadline=deadline)
+        headers = headers_for(object_name, actions)
+        results = composite.update_unchanged(client, object_name, given, headers=headers, deadline=deadline)
     return [
         outcome.judge(one.operation, one.record_id, result, doubted=one.doubted)
         for one, result in zip(actions, results, strict=True)

@@ -105,6 +105,7 @@ def update_unchanged(
     object_name: str,
     records: Sequence[tuple[str, Mapping[str, Any], datetime]],
     *,
+    headers: Mapping[str, str] | None = None,
     deadline: Deadline | None = None,
 ) -> list[RowResult]:
     """Update up to 25 records, given as (id, fields, moment), each only if it was not changed after its moment.
@@ -113,7 +114,7 @@ def update_unchanged(
     PRECONDITION_FAILED. Counts as one call. Source: REST API guide, "Conditional Requests", "Composite".
     """
     parts = [
-        _part(client, place, "PATCH", object_name, record_id, fields, since)
+        _part(client, place, "PATCH", object_name, record_id, fields, since, headers)
         for place, (record_id, fields, since) in enumerate(records)
     ]
     answers = _composite(client, parts, deadline, all_or_none=False)
@@ -143,6 +144,7 @@ def _part(
     record_id: str,
     fields: Mapping[str, Any] | None,
     since: datetime | None,
+    headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """One subrequest on a record."""
     url = f"/services/data/v{client.options.version}/sobjects/{name(object_name)}/{to_18(record_id)}"
@@ -150,7 +152,7 @@ def _part(
     if fields is not None:
         part["body"] = dict(fields)
     if since is not None:
-        part["httpHeaders"] = {"If-Unmodified-Since": http_date(since)}
+        part["httpHeaders"] = {"If-Unmodified-Since": http_date(since), **(headers or {})}
     return part
 
 

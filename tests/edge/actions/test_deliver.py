@@ -1,7 +1,7 @@
 """Delivery against a whole org, over the wire: once, in order, whatever happens in between."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -157,6 +157,52 @@ def test_the_record_of_another_connection_of_the_same_user_is_not_adopted(world:
         world.step(later=timedelta(seconds=later))
     assert world.states() == ["delivered", "delivered"]
     assert len(world.find("Campaign", name)) == 2
+
+
+@pytest.fixture
+def somebody(world: World) -> Iterator[str]:
+    """A user to whom the org's active assignment rule gives leads."""
+    user = world.org.control.add_user(f"rules.{abs(hash(world.url)) % 10**9}.{id(world)}@acme.example")
+    world.org.control.set_rules(assignment=[{"object": "Lead", "owner": user}])
+    yield user
+    world.org.control.set_rules()
+
+
+def test_an_assignment_rule_gives_away_what_names_no_owner_and_nothing_else(
+    world: World, name: str, somebody: str
+) -> None:
+    lead = {"LastName": name, "Company": "Acme"}
+    mine = {**lead, "OwnerId": world.org.user_id}
+    world.accept(*[Intent("Lead", "create", fields) for fields in (lead, mine, lead, mine)])
+    world.step()
+    assert world.states() == ["delivered"] * 4
+    owners = {row["Id"]: row["OwnerId"] for row in world.find("Lead", name, "OwnerId")}
+    assert sorted(owners.values()) == sorted([somebody, world.org.user_id] * 2)
+    assert world.writes() == 2
+    kept = [one for one, owner in owners.items() if owner != somebody]
+    world.accept(*[Intent("Lead", "update", {"Title": "CEO"}, record_id=one) for one in kept])
+    since = datetime.now(UTC) + timedelta(days=1)
+    world.accept(Intent("Lead", "update", {"Title": "CTO"}, record_id=kept[0], if_unmodified_since=since))
+    for _ in range(3):
+        world.step()
+    assert world.states() == ["delivered"] * 7
+    titles = {row["Id"]: (row["OwnerId"], row["Title"]) for row in world.find("Lead", name, "OwnerId", "Title")}
+    assert [titles[one] for one in kept] == [(world.org.user_id, "CTO"), (world.org.user_id, "CEO")]
+
+
+def test_what_was_not_sent_because_the_org_is_to_be_left_alone_is_not_in_doubt(
+    world: World, name: str, somebody: str
+) -> None:
+    lead = {"LastName": name, "Company": "Acme"}
+    world.accept(Intent("Lead", "create", {**lead, "OwnerId": somebody}), Intent("Lead", "create", lead))
+    throttled = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
+    world.spoil({"status": 403, "body": throttled})
+    world.step()
+    assert world.rows("SELECT DISTINCT state, attempts FROM sfsync.actions") == [("ready", 0)]
+    world.step(later=timedelta(hours=1))
+    world.step(later=timedelta(hours=1))
+    assert world.states() == ["delivered"] * 2
+    assert len(world.find("Lead", name)) == 2
 
 
 def test_what_cannot_be_looked_for_is_held_and_blocks_no_other(world: World, name: str) -> None:
