@@ -18,14 +18,13 @@ from worker.salesforce.limits import COMPOSITE_QUERIES
 # are not short, within 15 s at most.
 SCHEDULE = """
 WITH due AS (
-  SELECT m.id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
+  SELECT m.connection_id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
    WHERE m.state = 'live' AND m.next_refresh_at <= :now
    ORDER BY m.next_refresh_at LIMIT 1000),
 chosen AS (
   SELECT m.id FROM sfsync.mirrors m
-   WHERE m.state = 'live' AND (m.id IN (SELECT id FROM due)
-      OR (m.next_refresh_at <= :now + make_interval(secs => coalesce(m.effective_seconds / 4, least(m.refresh_seconds / 4, 15)))
-          AND m.connection_id IN (SELECT connection_id FROM sfsync.mirrors WHERE id IN (SELECT id FROM due))))
+   WHERE m.state = 'live' AND m.connection_id IN (SELECT connection_id FROM due)
+     AND m.next_refresh_at <= :now + make_interval(secs => coalesce(m.effective_seconds / 4, least(m.refresh_seconds / 4, 15)))
      AND NOT EXISTS (SELECT FROM sfsync.runs h WHERE h.mirror_id = m.id AND h.kind = 'refresh' AND h.state = 'parked'
                         AND h.options ->> 'held' IS NOT NULL)  -- it waits for a person: another would only ask the same
      FOR UPDATE OF m SKIP LOCKED),
@@ -41,14 +40,13 @@ RETURNING id
 # come within a quarter of it come along, for they share its call.
 SCHEDULE_SETTLES = """
 WITH due AS (
-  SELECT m.id, m.connection_id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
+  SELECT m.connection_id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
    WHERE m.state = 'live' AND m.next_settle_at <= :now
    ORDER BY m.next_settle_at LIMIT 1000),
 chosen AS (
   SELECT m.id FROM sfsync.mirrors m
-   WHERE m.state = 'live' AND (m.id IN (SELECT id FROM due)
-      OR (m.connection_id IN (SELECT connection_id FROM due) AND m.next_settle_at <= :now
-          + make_interval(secs => :pause / 4 * greatest(1, coalesce(m.effective_seconds, 0) / m.refresh_seconds))))
+   WHERE m.state = 'live' AND m.connection_id IN (SELECT connection_id FROM due)
+     AND m.next_settle_at <= :now + make_interval(secs => :pause / 4 * greatest(1, coalesce(m.effective_seconds, 0) / m.refresh_seconds))
      FOR UPDATE OF m SKIP LOCKED),
 moved AS (
   UPDATE sfsync.mirrors m
