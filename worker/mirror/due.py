@@ -14,19 +14,22 @@ from worker.mirror.pages import FREE
 from worker.mirror.poll import FIRST_STAGES, SHARING
 from worker.salesforce.limits import COMPOSITE_QUERIES
 
+# A refresh that waits for a person: another would only ask the same. Nor do others come early because of it.
+HELD = """EXISTS (SELECT FROM sfsync.runs h WHERE h.mirror_id = m.id AND h.kind = 'refresh' AND h.state = 'parked'
+                        AND h.options ->> 'held' IS NOT NULL)"""
+
 # Mirrors of one connection share a call: those that are due within a quarter of their interval come along; where calls
 # are not short, within 15 s at most.
-SCHEDULE = """
+SCHEDULE = f"""
 WITH due AS (
   SELECT m.connection_id FROM sfsync.mirrors m JOIN salesforce_oauth_tokens c ON c.id = m.connection_id AND c.state = 'active'
-   WHERE m.state = 'live' AND m.next_refresh_at <= :now
+   WHERE m.state = 'live' AND m.next_refresh_at <= :now AND NOT {HELD}
    ORDER BY m.next_refresh_at LIMIT 1000),
 chosen AS (
   SELECT m.id FROM sfsync.mirrors m
    WHERE m.state = 'live' AND m.connection_id IN (SELECT connection_id FROM due)
      AND m.next_refresh_at <= :now + make_interval(secs => coalesce(m.effective_seconds / 4, least(m.refresh_seconds / 4, 15)))
-     AND NOT EXISTS (SELECT FROM sfsync.runs h WHERE h.mirror_id = m.id AND h.kind = 'refresh' AND h.state = 'parked'
-                        AND h.options ->> 'held' IS NOT NULL)  -- it waits for a person: another would only ask the same
+     AND NOT {HELD}
      FOR UPDATE OF m SKIP LOCKED),
 moved AS (
   UPDATE sfsync.mirrors m SET next_refresh_at = :now + make_interval(secs => coalesce(m.effective_seconds, m.refresh_seconds))
@@ -34,7 +37,7 @@ moved AS (
 INSERT INTO sfsync.runs (mirror_id, kind, lane, cause) SELECT id, 'refresh', 'refresh', 'timetable' FROM moved
 ON CONFLICT (mirror_id, kind) WHERE state = 'ready' DO NOTHING
 RETURNING id
-"""
+"""  # noqa: S608 - our own words
 
 # The next one is a while away, unless a fresh read brings changes from now on: then that read moves it. Those of a connection that
 # come within a quarter of it come along, for they share its call.

@@ -138,6 +138,19 @@ def test_a_settle_read_takes_along_those_of_its_connection_that_are_due_soon(wor
     assert len(world.schedule()) == 2
 
 
+def test_a_refresh_that_waits_for_a_person_brings_no_other_forward(world: World) -> None:
+    live(world, "Account", "Opportunity")
+    world.query("UPDATE sfsync.mirrors SET effective_seconds = 2000, next_settle_at = '2090-01-01'")
+    held = world.ask("Account", "refresh")
+    world.query("UPDATE sfsync.runs SET state = 'parked', options = '{\"held\": 5}' WHERE id = %s", held)
+    soon = "UPDATE sfsync.mirrors SET next_refresh_at = clock_timestamp() + make_interval(secs => %s) WHERE object = %s"
+    world.query(soon, 0, "Account")
+    world.query(soon, 400, "Opportunity")
+    assert world.schedule() == []
+    world.query("UPDATE sfsync.runs SET options = '{}' WHERE id = %s", held)
+    assert len(world.schedule()) == 2
+
+
 class Spent(Unmetered):
     """An allowance of which nothing is left for a while."""
 
