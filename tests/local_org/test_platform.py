@@ -117,6 +117,22 @@ def test_a_validation_rule_refuses_with_its_own_words(api: Api) -> None:
     api.org.control.set_rules()
 
 
+def test_rest_applies_assignment_rules_to_creates_and_updates_unless_the_header_says_no(api: Api) -> None:
+    somebody = api.org.control.add_user("rules.of.leads@acme.example")
+    api.org.control.set_rules(assignment=[{"object": "Lead", "owner": somebody}])
+    lead = {"LastName": "x", "Company": "y"}
+    given = api("POST", "sobjects/Lead", lead).json()["id"]
+    kept = api("POST", "sobjects/Lead", lead, headers={"Sforce-Auto-Assign": "FALSE"}).json()["id"]
+    assert api.read("Lead", given)["OwnerId"] == somebody
+    mine = api.read("Lead", kept)["OwnerId"]
+    assert mine != somebody
+    api("PATCH", f"sobjects/Lead/{kept}", {"Title": "CEO"}, headers={"sforce-auto-assign": "false"})
+    assert api.read("Lead", kept)["OwnerId"] == mine
+    api("PATCH", f"sobjects/Lead/{kept}", {"Title": "CTO"})
+    assert api.read("Lead", kept)["OwnerId"] == somebody
+    api.org.control.set_rules()
+
+
 def test_a_duplicate_alert_gives_way_to_the_header(api: Api) -> None:
     api.org.control.set_rules(duplicate=[{"object": "Account", "name": "Same_Name", "fields": ["Name"]}])
     first = api.create("Account", Name="Twin")
