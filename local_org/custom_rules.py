@@ -67,6 +67,7 @@ class CustomRules:
         self._validation = [ValidationRule(**rule) for rule in kept["validation"]]
         self._duplicate = [DuplicateRule(**{**rule, "fields": tuple(rule["fields"])}) for rule in kept["duplicate"]]
         self._owners = {rule["object"].lower(): rule["owner"] for rule in kept["assignment"]}
+        self._ruled = {rule["object"].lower() for rule in (*kept["validation"], *kept["duplicate"])}
 
     def replace(
         self,
@@ -108,10 +109,7 @@ class CustomRules:
 
     def has(self, item: ObjectType) -> bool:
         """Whether there is a rule for this object."""
-        name = item.name.lower()
-        return name in {rule.object.lower() for rule in self._validation} | {
-            rule.object.lower() for rule in self._duplicate
-        }
+        return item.name.lower() in self._ruled
 
     def owner_of(self, item: ObjectType) -> str | None:
         """Whom the active assignment rule gives a record of this object to; None without one."""

@@ -158,7 +158,8 @@ class Org:
             except BaseException:
                 self.locks.free(change.owner)
                 raise
-        time.sleep(self.settings.write_ms / 1000)
+        if self.settings.write_ms:
+            time.sleep(self.settings.write_ms / 1000)
         self.locks.free(change.owner)
 
     def _perhaps_late(self, change: Change) -> Iterator[Change]:

@@ -20,7 +20,8 @@ _BEHIND = """c.shared AND c.state IN ('ready', 'held') AND EXISTS (
           WHERE m.id = c.id AND b.ticket <> 0 AND b.ticket < m.ticket AND b.state IN ('waiting', 'ready', 'sending', 'in_doubt'))"""
 # Of actions that were sent together for one record only the first is ready or held afterwards: the others wait behind it.
 # The claim is looked at behind a CASE: Postgres would take it for what leaves one row, and go through all changes for each.
-# With it the attempts are written down; a look that found nothing is no news.
+# With it the attempts are written down; a look that found nothing is no news. What it answers: how many were changed, and those
+# of them with which something is to be done yet, which are few where creates are delivered.
 CHANGE = """
 WITH n AS MATERIALIZED (
   SELECT c.*, {behind} AS behind
@@ -29,19 +30,23 @@ WITH n AS MATERIALIZED (
          certain bool, finished bool, alone bool, shared bool)),
 logged AS (
   INSERT INTO sfsync.action_attempts (action_id, way, state, code, message)
-  SELECT id, :way, state, error ->> 'code', error ->> 'message' FROM n WHERE state <> 'in_doubt' OR :state <> 'in_doubt')
+  SELECT id, :way, state, error ->> 'code', error ->> 'message' FROM n WHERE state <> 'in_doubt' OR :state <> 'in_doubt'),
+changed AS (
 UPDATE sfsync.actions a
    SET state = CASE WHEN n.behind THEN 'waiting' ELSE n.state END, outcome = n.outcome,
        error = CASE WHEN n.state = 'delivered' THEN NULL ELSE coalesce(n.error, a.error) END,
-       record_id = coalesce(n.record_id, a.record_id), attempts = greatest(a.attempts - n.attempt_back, 0),
-       due_at = clock_timestamp() + make_interval(secs => n.after), mergeable = a.mergeable AND NOT n.alone,
-       doubt_until = CASE WHEN NOT n.certain THEN greatest(a.doubt_until, clock_timestamp() + make_interval(secs => n.doubt)) END,
+       record_id = coalesce(n.record_id, a.record_id), attempts = greatest(a.attempts - coalesce(n.attempt_back, 0), 0),
+       due_at = clock_timestamp() + make_interval(secs => coalesce(n.after, 0)), mergeable = a.mergeable AND n.alone IS NOT TRUE,
+       doubt_until = CASE WHEN n.certain IS NOT TRUE THEN greatest(a.doubt_until, clock_timestamp() + make_interval(secs => n.doubt)) END,
        claim_token = NULL, claim_owner = NULL, claim_until = NULL,
        finished_at = CASE WHEN n.finished THEN clock_timestamp() END
   FROM n
  WHERE a.id = n.id AND a.id = ANY(CAST(:ids AS uuid[]))
    AND CASE WHEN a.state = :state AND (a.claim_token = :token OR a.ingest_job_id = :job) THEN true ELSE false END
-RETURNING a.id, a.object, a.order_key, a.record_id, a.state, a.doubt_until > clock_timestamp() AS may_land, a.doubt_until
+RETURNING a.id, a.object, a.order_key, a.record_id, a.state, a.ticket, a.doubt_until, a.doubt_until > clock_timestamp() AS may_land)
+SELECT total.number, c.id, c.object, c.order_key, c.record_id, c.state, c.doubt_until, c.may_land
+  FROM (SELECT count(*) AS number FROM changed) AS total
+  LEFT JOIN changed AS c ON c.ticket <> 0 OR c.may_land
 """.replace("{behind}", _BEHIND)
 # What an unanswered sending could still overwrite waits until it can no longer land: the record's line is kept quiet.
 QUIET = """
@@ -92,16 +97,17 @@ def write(session: Session, batch: Batch, changes: Sequence[Change]) -> list[int
         "way": "look" if batch.state == "in_doubt" else batch.way,
     }
     rows = session.execute(text(CHANGE), values).all()
-    if len(rows) != len(changes):
+    if rows[0].number != len(changes):
         raise fenced(batch)
-    ended = {row.id for row in rows if row.state in PASSED}
-    _keep_quiet(session, connection_id, [row for row in rows if row.id in ended and row.may_land])
+    behind = {row.id for row in rows if row.state == "waiting"}
+    ended = {one for one in ending if one not in behind}
+    _keep_quiet(session, connection_id, [row for row in rows if row.may_land and row.id in ended])
     waiting = {
         (object_name, row.order_key)
         for row in rows
-        if row.id not in alone and (row.id in ended or row.state == "waiting")
+        if row.id is not None and row.id not in alone and (row.id in ended or row.id in behind)
     }
-    delivered = {row.id for row in rows if row.state == "delivered"}
+    delivered = {one.id for one in changes if one.state == "delivered"}
     settled = family.settle(session, connection_id, ended, waiting, well=delivered)
     return [store.awaken(session, connection_id, one).id for one in sorted(settled.objects - {object_name})]
 
@@ -114,18 +120,21 @@ def _keep_quiet(session: Session, connection_id: int, rows: Sequence[Any]) -> No
 
 
 def _row(change: Change, *, shared: bool) -> dict[str, Any]:
-    problem = {**change.problem.as_json(), **(change.details or {})} if change.problem else None
-    return {
-        "id": str(change.id),
-        "state": change.state,
+    """What CHANGE is told of one action; what is not said is false, null or 0."""
+    row: dict[str, Any] = {"id": change.id.hex, "state": change.state}
+    if change.problem:
+        row["error"] = {**change.problem.as_json(), **(change.details or {})}
+    said = {
         "outcome": change.outcome,
-        "error": problem,
         "record_id": change.record_id,
         "attempt_back": int(change.attempt_back),
         "after": change.after.total_seconds(),
-        "doubt": None if change.doubt is None else change.doubt.total_seconds(),
         "certain": change.certain,
         "finished": change.state in FINISHED,
         "alone": change.alone,
         "shared": shared,
     }
+    row |= {name: value for name, value in said.items() if value}
+    if change.doubt is not None:
+        row["doubt"] = change.doubt.total_seconds()
+    return row
