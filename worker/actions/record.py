@@ -12,6 +12,7 @@ from worker.actions.changes import Change
 from worker.actions.claims import Batch, fenced
 from worker.actions.deps import DELIVER, ActionDeps
 from worker.actions.lifecycle import FINISHED, PASSED
+from worker.actions.store import Line
 from worker.db import Claim, uuid_array
 
 _BEHIND = """c.shared AND c.state IN ('ready', 'held') AND EXISTS (
@@ -77,18 +78,34 @@ def write(session: Session, batch: Batch, changes: Sequence[Change]) -> list[int
     longer under this claim: somebody else decides about it now.
     """
     connection_id, object_name = batch.queue.connection_id, batch.queue.object
-    orders = {one.id: one.order_key for one in batch.actions}
-    updates = {one.id for one in batch.actions if one.operation == "update"}
-    # Nothing stands behind what stands alone, and there is nothing to keep quiet for it unless a sending had no answer.
-    alone = {one.id for one in batch.actions if one.ticket == 0}
-    unlined = {one.id for one in batch.actions if one.ticket == 0 and not one.doubted}
     ending = [one.id for one in changes if one.state in PASSED]
-    lines = {
-        (object_name, key) for one in changes if one.id not in unlined for key in (orders[one.id], one.record_id) if key
-    }
-    lines |= family.lines_of_children(session, ending)
-    store.lock_lines(session, connection_id, lines)
-    values = {
+    store.lock_lines(session, connection_id, _lines(batch, changes) | family.lines_of_children(session, ending))
+    rows = session.execute(text(CHANGE), _values(batch, changes)).all()
+    if rows[0].number != len(changes):
+        raise fenced(batch)
+    behind = {row.id for row in rows if row.state == "waiting"}
+    ended = {one for one in ending if one not in behind}
+    _keep_quiet(session, connection_id, [row for row in rows if row.may_land and row.id in ended])
+    moved = behind.union(ended) - {one.id for one in batch.actions if one.ticket == 0}
+    waiting = {(object_name, row.order_key) for row in rows if row.id in moved}
+    delivered = {one.id for one in changes if one.state == "delivered"}
+    settled = family.settle(session, connection_id, ended, waiting, well=delivered)
+    return [store.awaken(session, connection_id, one).id for one in sorted(settled.objects - {object_name})]
+
+
+def _lines(batch: Batch, changes: Sequence[Change]) -> set[Line]:
+    """The lines of the actions and of their records.
+
+    Nothing stands behind what stands alone, and there is nothing to keep quiet for it unless a sending had no answer.
+    """
+    orders = {one.id: one.order_key for one in batch.actions if one.ticket or one.doubted}
+    keys = [(orders[one.id], one.record_id) for one in changes if one.id in orders]
+    return {(batch.queue.object, key) for pair in keys for key in pair if key}
+
+
+def _values(batch: Batch, changes: Sequence[Change]) -> dict[str, Any]:
+    updates = {one.id for one in batch.actions if one.operation == "update"}
+    return {
         "changes": exact.dumps([_row(one, shared=one.id in updates) for one in changes]),
         "ids": uuid_array(one.id for one in changes),
         "token": batch.token,
@@ -96,20 +113,6 @@ def write(session: Session, batch: Batch, changes: Sequence[Change]) -> list[int
         "job": batch.job,
         "way": "look" if batch.state == "in_doubt" else batch.way,
     }
-    rows = session.execute(text(CHANGE), values).all()
-    if rows[0].number != len(changes):
-        raise fenced(batch)
-    behind = {row.id for row in rows if row.state == "waiting"}
-    ended = {one for one in ending if one not in behind}
-    _keep_quiet(session, connection_id, [row for row in rows if row.may_land and row.id in ended])
-    waiting = {
-        (object_name, row.order_key)
-        for row in rows
-        if row.id is not None and row.id not in alone and (row.id in ended or row.id in behind)
-    }
-    delivered = {one.id for one in changes if one.state == "delivered"}
-    settled = family.settle(session, connection_id, ended, waiting, well=delivered)
-    return [store.awaken(session, connection_id, one).id for one in sorted(settled.objects - {object_name})]
 
 
 def _keep_quiet(session: Session, connection_id: int, rows: Sequence[Any]) -> None:
