@@ -107,7 +107,7 @@ _NOTHING_TO_UNDO = nullcontext()
 def saving(change: Change, item: ObjectType | None) -> AbstractContextManager[None]:
     """Undo what a save of one row of `item` (None: anything else) did if it raises ApiError.
 
-    A save is mostly refused before it has written anything, and then a savepoint would be a third of its time: SQLite copies
+    A save is mostly refused before it has written anything, and then a savepoint would be a quarter of its time: SQLite copies
     every page that is written inside of one. Only the org's own rules look at a row that is there already, and only an open
     transaction that has the row is ended before it is looked at.
     """
