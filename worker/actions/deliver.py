@@ -40,7 +40,7 @@ GRACE_SECONDS = 30.0  # at most, between the claim and the sending; and for writ
 UNREACHABLE = timedelta(seconds=5)  # before the org is tried again
 NEEDS_A_PERSON = timedelta(minutes=1)  # … which refuses the API or the session, or does not serve our version of it
 REMEMBER_AGAIN = timedelta(seconds=15)  # after the mirror could not be told
-REMEMBER_SOON = timedelta(seconds=1)  # while somebody else tells it of earlier records
+REMEMBER_SOON = timedelta(seconds=1)  # what was delivered while it was told of earlier records
 REMEMBER_AFTER_SECONDS = 2.0  # a busy queue tells the mirror of several batches together, but not later than this
 TURN_SECONDS = 5.0  # how long one queue is served before others get their turn
 COUNT_AGAIN_SECONDS = (
@@ -99,13 +99,13 @@ def step(
             _postpone(deps, queue, getattr(error, "retry_after", None) or pause)
             raise
         # None: something is ready, and waits for others' calls to end.
-        elsewhere = remember_delivered(deps, queue, busy=worked is None or (worked and _has_ready(deps, queue)))
+        told = remember_delivered(deps, queue, busy=worked is None or (worked and _has_ready(deps, queue)))
         if worked is None:
             return Busy()
         if worked:
             return Again()
         with deps.database.transaction() as session:
-            queues.rest_queue(session, queue, recheck=REMEMBER_SOON if elsewhere else REMEMBER_AGAIN)
+            queues.rest_queue(session, queue, recheck=REMEMBER_SOON if told else REMEMBER_AGAIN)
         return Done()
 
 
@@ -317,17 +317,17 @@ REMEMBERED = "UPDATE sfsync.actions SET remembered_at = clock_timestamp() WHERE 
 def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) -> bool:
     """Put the delivered records into the mirror. A busy queue waits until there are many, or the oldest waits too long.
 
-    The outcome was committed before: what fails here is done again by the next step. One thread of all does it at a time;
-    True where it is another one now.
+    The outcome was committed before: what fails here is done again by the next step. One thread of all does it at a time.
+    False when the mirror could not be told.
     """
     values = {"connection": queue.connection_id, "object": queue.object, "limit": COLLECTION_RETRIEVE_IDS}
     deps.give_way()
     with deps.database.transaction() as session:
         many = session.execute(text(MANY), values).one()
         if many.number == 0:
-            return False
+            return True
         if busy and many.number < COLLECTION_RETRIEVE_IDS and many.age < REMEMBER_AFTER_SECONDS:
-            return False
+            return True
         if not queues.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
             return True
         rows = session.execute(text(UNREMEMBERED), values).all()  # none where somebody told the mirror just now
@@ -343,5 +343,5 @@ def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) ->
     with deps.database.transaction() as session:
         if done:
             session.execute(text(REMEMBERED), {"ids": uuid_array(row.id for row in rows)})
-        queues.leave_remembering(session, queue, well=done)
-    return False
+        queues.leave_remembering(session, queue)
+    return done

@@ -133,16 +133,9 @@ def take_remembering(session: Session, queue: Queue, ttl: timedelta) -> bool:
     return session.execute(text(query), {"id": queue.id, "ttl": ttl}).first() is not None
 
 
-def leave_remembering(session: Session, queue: Queue, *, well: bool) -> None:
-    """Let others tell the mirror. `well`: it could be told, so what was delivered meanwhile need not wait."""
-    query = """
-        UPDATE sfsync.action_queues SET remembering_until = NULL, next_due_at = CASE
-               WHEN :well AND EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
-                                         AND state = 'delivered' AND remembered_at IS NULL)
-               THEN least(next_due_at, clock_timestamp()) ELSE next_due_at END
-         WHERE id = :id
-    """
-    session.execute(text(query), {**_of(queue), "id": queue.id, "well": well})
+def leave_remembering(session: Session, queue: Queue) -> None:
+    """Let others tell the mirror."""
+    session.execute(text("UPDATE sfsync.action_queues SET remembering_until = NULL WHERE id = :id"), {"id": queue.id})
 
 
 def postpone(session: Session, queue: Queue, after: timedelta) -> None:
