@@ -25,6 +25,9 @@ log = get_logger(__name__)
 
 PREFORK = "backfill"  # the service whose steps run in processes of their own, so that their memory is given back
 PROCESSES = 2
+# Where there are so many, one org never has all slots of a process (see pulse.py). The one that it leaves to others comes on top
+# for actions, so that an org alone has as many calls under way as there are threads.
+SHARED_FROM, SPARE_SLOTS = 3, 1
 PAUSE_SECONDS = 1.0  # before a poller that died is started again
 # How long a thread may hold Python's lock while others wait for it (5 ms unless set). A step waits for Postgres or the org
 # dozens of times, and after each of them for the lock: beside batches that compute, that was most of a single action's time.
@@ -83,7 +86,8 @@ def _poller(settings: Settings, service: str, threads: int, beside: int | None =
     rt.database.check_server()
     restored = replay_spool(rt.database, rt.vault, settings)
     log.info("worker.starts", service=service, threads=threads, tokens_restored=restored)
-    return Poller(rt, service, SERVICES[service], threads=threads, beside=beside)
+    spare = SPARE_SLOTS if service == "actions" and threads >= SHARED_FROM else 0
+    return Poller(rt, service, SERVICES[service], threads=threads + spare, beside=beside)
 
 
 def _begin_child(service: str) -> None:
