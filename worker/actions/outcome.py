@@ -138,9 +138,7 @@ def judge(operation: str, record_id: str | None, result: Result, *, doubted: boo
 
 def _refusal(kind: type[SyncError], problem: Problem) -> Verdict:
     if issubclass(kind, OverBudgetError) and problem.code != "REQUEST_LIMIT_EXCEEDED":
-        return TryAgain(
-            problem
-        )  # some limit of the record's own, which time may not lift: a person looks at it in the end
+        return TryAgain(problem)  # a limit of the record's own: if time does not lift it, a person looks at it
     if issubclass(kind, (OverBudgetError, DisconnectedError)):
         return Waits(problem, DAILY_LIMIT_PAUSE)
     if issubclass(kind, TransientError) or TRIGGER_RETRIES in problem.message:
