@@ -104,7 +104,7 @@ class Pulse:
             return self._slots
         now = self._clock()
         others = any(one != org and now - at < LATELY_SECONDS for one, at in self._seen.items())
-        return max(2, self._slots // 4) if further and others else self._slots - 1
+        return max(1, self._slots // 8) if further and others else self._slots - 1
 
     def give_way(self) -> None:
         """Called in a step where it may pause: one of several of its org lets young steps of orgs that have one go first.

@@ -83,7 +83,7 @@ def test_one_org_never_has_all_slots() -> None:
     assert pulse.free == 0
 
 
-def test_further_steps_of_a_row_take_half_the_slots_while_another_org_had_work_lately() -> None:
+def test_further_steps_of_a_row_take_few_slots_while_another_org_had_work_lately() -> None:
     now = 0.0
     pulse = Pulse(clock=lambda: now)
     pulse.allow(8)
