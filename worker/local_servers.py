@@ -33,6 +33,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 INSTALL = "pip install 'sfsync[embedded]'"
+PYTHON = (sys.executable, "-P")  # -P: the current folder may be an application's, with packages named like ours
+SFSYNC = (*PYTHON, "-m", "worker.cli")
 
 
 def free_port() -> int:

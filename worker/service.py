@@ -13,7 +13,7 @@ from celery import signals
 
 from worker.app import leave_logging_alone, make_app
 from worker.lanes import SERVICES
-from worker.local_servers import die_with_parent
+from worker.local_servers import SFSYNC, die_with_parent
 from worker.log import get_logger, setup_logging
 from worker.poller import Poller
 from worker.pulse import PULSE, beat
@@ -113,7 +113,7 @@ class Sibling:
     """The poller of a prefork worker: a process of its own, since a fork must copy neither its threads nor its connections."""
 
     def __init__(self, service: str, threads: int) -> None:
-        self.command = [sys.executable, "-P", "-m", "worker.cli", "worker", service, "--poll-only"]
+        self.command = [*SFSYNC, "worker", service, "--poll-only"]
         self.command += [f"--beside={os.getpid()}", f"--concurrency={threads}"]
         self._stop = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None

@@ -12,7 +12,6 @@ import secrets
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,7 +22,7 @@ from typing import Any
 
 from models.migrations import upgrade
 from worker.errors import SettingsError
-from worker.local_servers import EmbeddedPostgres, EmbeddedValkey, die_with_parent, free_port
+from worker.local_servers import PYTHON, SFSYNC, EmbeddedPostgres, EmbeddedValkey, die_with_parent, free_port
 from worker.log import get_logger
 from worker.settings import ENCRYPTION_KEY_BYTES, load_settings
 
@@ -32,8 +31,6 @@ log = get_logger(__name__)
 STOP_SECONDS = 25.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a dead child is started again
 START_SECONDS = 120.0
-PYTHON = (sys.executable, "-P")  # -P: the current folder may be an application's, with packages named like ours
-SFSYNC = (*PYTHON, "-m", "worker.cli")
 FLOWER_OPTIONS = ("--read_only=True", "--max_tasks=5000")  # its own default keeps 100,000 tasks in memory
 ORG_NEEDS = ("lark", "python_multipart")  # of the extra `org`
 WORKERS = ("actions", "refresh", "backfill")

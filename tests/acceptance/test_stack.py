@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +16,10 @@ import requests
 
 from tests.acceptance.stack import ROOT, start_stack
 from tests.waiting import until
-from worker.local_servers import EmbeddedValkey, die_with_parent, free_port
+from worker.local_servers import SFSYNC, EmbeddedValkey, die_with_parent, free_port
 
 pytestmark = pytest.mark.acceptance
 
-SFSYNC = [sys.executable, "-P", "-m", "worker.cli"]
 SERVICES = {"actions", "refresh", "backfill"}
 
 

@@ -43,9 +43,7 @@ REMEMBER_AGAIN = timedelta(seconds=15)  # after the mirror could not be told
 REMEMBER_SOON = timedelta(seconds=1)  # what was delivered while it was told of earlier records
 REMEMBER_AFTER_SECONDS = 2.0  # a busy queue tells the mirror of several batches together, but not later than this
 TURN_SECONDS = 5.0  # how long one queue is served before others get their turn
-COUNT_AGAIN_SECONDS = (
-    1.0  # whether enough is ready for a Bulk job is counted, thousand by thousand, no more often than this
-)
+COUNT_AGAIN_SECONDS = 1.0  # least time between two counts of whether enough is ready for a Bulk job
 KEYS_TAKEN_FOR = timedelta(days=7)  # before the org is asked again whether it heeds idempotency keys
 KEYS_NOT_TAKEN_FOR = timedelta(days=1)
 KEYS_NOT_TOLD_FOR = timedelta(minutes=5)  # … when it could not say

@@ -8,7 +8,7 @@ import time
 from worker.cli.demo.browser import sign_in
 from worker.cli.demo.story import USER, Demo, Shim, counts_here, counts_there, wait_until
 from worker.cli.output import number
-from worker.supervisor import SFSYNC
+from worker.local_servers import SFSYNC
 
 
 def show_parts(demo: Demo, seconds: float) -> None:

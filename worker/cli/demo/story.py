@@ -11,7 +11,8 @@ import psycopg
 import requests
 
 from worker.cli.output import console
-from worker.supervisor import SFSYNC, Stack
+from worker.local_servers import SFSYNC
+from worker.supervisor import Stack
 
 USER = "demo"
 PATIENCE_SECONDS = 90.0
