@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.errors import SyncError, TransientError
-from worker.salesforce.client import AccessToken, OrgClient
+from worker.salesforce.client import OrgClient
+from worker.salesforce.exchange import AccessToken
 from worker.salesforce.transport import HttpOptions
 
 

@@ -25,7 +25,8 @@ from worker.errors import (
 )
 from worker.salesforce import client as client_module
 from worker.salesforce import ingest, rest, retrying, transport
-from worker.salesforce.client import AccessToken, OrgClient
+from worker.salesforce.client import OrgClient
+from worker.salesforce.exchange import AccessToken
 from worker.salesforce.transport import Call, Deadline, HttpOptions
 
 EXPIRED = answer(401, [{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}])

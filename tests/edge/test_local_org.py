@@ -11,8 +11,9 @@ from tests.org import Org, start_org
 from tests.waiting import until
 from worker.errors import DisconnectedError, NotFoundError, SchemaChangedError, SyncError, TransientError
 from worker.salesforce import bulk, composite, oauth, rest, soql
-from worker.salesforce.client import AccessToken, OrgClient
+from worker.salesforce.client import OrgClient
 from worker.salesforce.describe import parse
+from worker.salesforce.exchange import AccessToken
 from worker.salesforce.limits import COLLECTION_RECORDS
 from worker.salesforce.oauth import App
 from worker.salesforce.transport import HttpOptions

@@ -12,7 +12,8 @@ from typing import Any
 
 from worker.errors import TransientError
 from worker.salesforce import bulk_jobs
-from worker.salesforce.client import Opened, OrgClient
+from worker.salesforce.client import OrgClient
+from worker.salesforce.exchange import Opened
 from worker.salesforce.rest import org_now, parse_instant
 
 RUNNING = ("UploadComplete", "InProgress")

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -29,6 +29,7 @@ from worker.errors import (
 from worker.log import blank
 from worker.salesforce import transport, versions
 from worker.salesforce.errors import RETRY_STATUSES, complaints, error_for, needs_renewal
+from worker.salesforce.exchange import AccessToken, Answer, Opened, TokenSource
 from worker.salesforce.hosts import allowed, is_listed, origin, origin_text
 from worker.salesforce.metering import Meter, Unmetered, kind_of
 from worker.salesforce.payload import dumps
@@ -42,46 +43,6 @@ LONGEST_PAUSE_SECONDS = 20.0  # of a Retry-After that is waited for here; a long
 MOVED_PAUSE = timedelta(minutes=5)  # after a renewal that did not tell where a redirecting instance has gone
 USER_AGENT = "sfsync"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    """What lets us call an org. `version` grows with every stored pair; who asks for a renewal names the version that failed."""
-
-    value: str = field(repr=False)
-    instance_url: str
-    version: int
-
-
-class TokenSource(Protocol):
-    """Where tokens come from; worker.tokens has the real one."""
-
-    def current(self) -> AccessToken:
-        """The token to use now. Raises DisconnectedError or TransientError."""
-
-    def renew(self, stale: AccessToken) -> AccessToken:
-        """A newer token than `stale`. Raises DisconnectedError or TransientError."""
-
-    def refused(self, token: AccessToken, reason: str) -> SyncError:
-        """The org refused a token that was renewed a moment ago: the error to raise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A successful answer. `body` is parsed JSON (numbers exact: int or Decimal), None for an empty one."""
-
-    status: int
-    headers: Mapping[str, str]  # case-insensitive
-    body: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An answer whose body is still on the wire."""
-
-    status: int
-    headers: Mapping[str, str]
-    chunks: Callable[[], Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)

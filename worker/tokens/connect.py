@@ -15,7 +15,8 @@ from worker.db import Database
 from worker.errors import DisconnectedError, SettingsError, SyncError
 from worker.log import blank, get_logger
 from worker.salesforce import assertion, oauth, rest, soql
-from worker.salesforce.client import AccessToken, OrgClient, http_options
+from worker.salesforce.client import OrgClient, http_options
+from worker.salesforce.exchange import AccessToken
 from worker.salesforce.hosts import check_login_url
 from worker.salesforce.metering import Meter, MeterOf, unmetered
 from worker.salesforce.oauth import Grant, Identity

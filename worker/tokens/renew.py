@@ -26,7 +26,8 @@ from worker.db import Database
 from worker.errors import DisconnectedError, SyncError, TransientError, UnknownOutcomeError
 from worker.log import get_logger
 from worker.salesforce import oauth
-from worker.salesforce.client import AccessToken, http_options
+from worker.salesforce.client import http_options
+from worker.salesforce.exchange import AccessToken
 from worker.salesforce.oauth import AppRefusedError, BusyError, Grant, InactiveOrgError
 from worker.settings import Settings
 from worker.tokens.asking import ask_org
@@ -49,7 +50,7 @@ Announce = Callable[[Session, int, str], None]  # told, in its transaction, that
 
 
 class StoredTokens:
-    """The tokens of one connection, as worker.salesforce.client.TokenSource wants them."""
+    """The tokens of one connection, as worker.salesforce.exchange.TokenSource wants them."""
 
     def __init__(
         self,

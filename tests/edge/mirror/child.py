@@ -9,7 +9,8 @@ from worker.db import Database
 from worker.errors import DisconnectedError, SyncError
 from worker.mirror import steps
 from worker.mirror.deps import MirrorDeps
-from worker.salesforce.client import AccessToken, OrgClient, http_options
+from worker.salesforce.client import OrgClient, http_options
+from worker.salesforce.exchange import AccessToken
 from worker.settings import Settings
 
 

@@ -17,7 +17,8 @@ from worker.errors import DisconnectedError, SyncError
 from worker.mirror import due, steps
 from worker.mirror.deps import MirrorDeps
 from worker.mirror.requests import ensure_mirror, request_run
-from worker.salesforce.client import AccessToken, OrgClient, http_options
+from worker.salesforce.client import OrgClient, http_options
+from worker.salesforce.exchange import AccessToken
 from worker.salesforce.metering import MeterOf, unmetered
 from worker.settings import Settings
 

@@ -20,7 +20,7 @@ from tests.integration.tokens.fleet import Grants, granted, granting
 from tests.integration.tokens.issuer import Issuer, settings_for
 from worker.db import Database
 from worker.errors import DisconnectedError, TransientError
-from worker.salesforce.client import AccessToken
+from worker.salesforce.exchange import AccessToken
 from worker.settings import Settings
 from worker.tokens import renew, spool
 from worker.tokens.renew import StoredTokens, _Attempt

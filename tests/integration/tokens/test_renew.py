@@ -18,7 +18,7 @@ from tests.waiting import until
 from worker.db import Database
 from worker.errors import DisconnectedError, TransientError
 from worker.salesforce import oauth
-from worker.salesforce.client import AccessToken
+from worker.salesforce.exchange import AccessToken
 from worker.settings import Settings
 from worker.tokens import renew
 from worker.tokens.renew import StoredTokens, token_spool
