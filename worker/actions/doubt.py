@@ -154,10 +154,10 @@ def _number(field: FieldDescribe, text: str) -> Any:
 def _instant(text: str) -> Any:
     try:
         value = datetime.fromisoformat(text)
-    except ValueError:
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return aware.astimezone(UTC).replace(microsecond=0)
+    except (ValueError, OverflowError):  # no moment, or one before the year 1
         return text
-    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return aware.astimezone(UTC).replace(microsecond=0)
 
 
 def _time(text: str) -> Any:

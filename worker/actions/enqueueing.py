@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from worker import exact
 from worker.actions.deps import DELIVER, ActionDeps
@@ -18,6 +18,7 @@ ENQUEUE = "actions.enqueue"  # task name
 CALL = "SELECT action_id, repeated FROM sfsync.enqueue_actions(:user, CAST(:actions AS jsonb))"
 OURS = "UPDATE sfsync.actions SET source = 'celery' WHERE id = :id RETURNING connection_id, object"
 QUEUE = "SELECT id FROM sfsync.action_queues WHERE connection_id = :connection AND object = :object"
+TOO_MUCH = "54"  # SQLSTATEs of what is beyond one of Postgres's limits, now and later
 
 
 class RefusedDocumentError(Exception):
@@ -35,7 +36,8 @@ def enqueue(deps: ActionDeps, document: Mapping[str, Any]) -> UUID:
         raise RefusedDocumentError("user_id and idempotency_key are required")
     try:
         values = {"user": user_id, "actions": exact.dumps([asked])}
-    except (TypeError, ValueError):
+        user_id.encode()
+    except (TypeError, ValueError, RecursionError):  # half a character among them
         raise RefusedDocumentError("it cannot be written as JSON") from None
     queue = None
     try:
@@ -54,6 +56,10 @@ def enqueue(deps: ActionDeps, document: Mapping[str, Any]) -> UUID:
         raise RefusedDocumentError(
             "the user is not connected, or it is no action; `sfsync actions add` says why"
         ) from None
+    except OperationalError as error:
+        if not (getattr(error.orig, "sqlstate", None) or "").startswith(TOO_MUCH):
+            raise
+        raise RefusedDocumentError("it is too large or too deep for Postgres") from None
     if queue is not None:
         deps.wake(DELIVER, int(queue))
     return UUID(str(row.action_id))

@@ -17,9 +17,15 @@ from worker.salesforce.ids import to_18
 from worker.salesforce.soql import name
 
 KEY_CHARACTERS = 255
+NAME_CHARACTERS = 255  # names and external ids stand in indexes, whose entries end near 2,700 bytes
 URL_CHARACTERS = 2_000
 LARGEST_PRIORITY = 32_767  # a smallint
-LARGEST_EXPONENT = 400  # far beyond any field; written out, 1e999999999 would fill the memory
+LARGEST_EXPONENT = 399  # far beyond any field; written out, 1e999999999 would fill the memory
+DEEPEST = 10  # levels below `fields`: a parent named by its external id takes two
+EARLIEST, LATEST = (
+    datetime(1, 1, 2, tzinfo=UTC),
+    datetime(9999, 12, 30, tzinfo=UTC),
+)  # in any time zone a year of 1 to 9999
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # NUL, half a character
 
 # Two external ids that differ in case may be one record to the org; taking them for one line is never wrong. Postgres must
@@ -114,16 +120,20 @@ def _complaints(intent: Intent) -> list[str | None]:
         found.append("An upsert needs external_id_field and external_id; nothing else has them.")
     elif intent.external_id_field is not None:
         found.append(_no_name(intent.external_id_field))
+    if len(intent.external_id or "") > NAME_CHARACTERS:
+        found.append(f"An external id has at most {NAME_CHARACTERS} characters.")
     if operation == "delete" and (intent.fields or intent.parents):
         found.append("A delete has no fields.")
     if intent.order_key is not None and not 0 < len(intent.order_key) <= KEY_CHARACTERS:
         found.append(f"An order key has 1 to {KEY_CHARACTERS} characters.")
     if abs(intent.priority) > LARGEST_PRIORITY:
         found.append(f"A priority is a whole number from -{LARGEST_PRIORITY} to {LARGEST_PRIORITY}.")
-    if _is_unstorable([intent.fields, intent.external_id, intent.order_key]):
+    found += _wrong_options(intent)
+    if _is_deep(intent.fields):
+        return [*found, f"The fields are nested more than {DEEPEST} levels deep."]
+    if _is_unstorable([intent.fields, intent.external_id, intent.order_key, *map(str, intent.parents.values())]):
         found.append("The text holds NUL or half a character, which neither Postgres nor the org can keep.")
-    found += [*_wrong_options(intent), *_wrong_values(intent.fields)]
-    return found
+    return [*found, *_wrong_values(intent.fields)]
 
 
 def _no_name(text: str) -> str | None:
@@ -131,7 +141,7 @@ def _no_name(text: str) -> str | None:
         name(text)
     except (ValueError, TypeError) as error:
         return f"{error}."
-    return None
+    return f"{text[:40]!r}… is too long for an API name." if len(text) > NAME_CHARACTERS else None
 
 
 def _wrong_record(intent: Intent) -> str | None:
@@ -163,6 +173,8 @@ def _wrong_options(intent: Intent) -> list[str]:
             found.append("if_unmodified_since is for updates and deletes.")
         if intent.if_unmodified_since.tzinfo is None:
             found.append("if_unmodified_since needs a time zone, as in 2026-01-31T12:00:00Z.")
+        elif not EARLIEST <= intent.if_unmodified_since <= LATEST:
+            found.append("if_unmodified_since is a time of the years 1 to 9999.")
     for field_name in intent.parents:
         if _no_name(field_name) or "." in field_name:
             found.append(f"parents: {field_name!r} is no field name.")
@@ -181,6 +193,12 @@ def _is_url(text: str) -> bool:
         return False
     clean = text.isascii() and text.isprintable() and " " not in text and "\\" not in text
     return good and clean and len(text) <= URL_CHARACTERS and not (parts.username or parts.password or parts.fragment)
+
+
+def _is_deep(value: Any, level: int = 0) -> bool:
+    """Whether something stands more than `DEEPEST` levels below it: what walks through it must come back."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(parts) and (level == DEEPEST or any(_is_deep(part, level + 1) for part in parts))
 
 
 def _wrong_values(value: Any) -> list[str]:

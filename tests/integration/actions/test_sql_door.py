@@ -16,9 +16,10 @@ from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from worker import exact
-from worker.actions import decide, queues, store
+from worker.actions import decide, enqueueing, queues, store
 from worker.actions.accept import Accepted, KeyReusedError, accept
 from worker.actions.deps import ActionDeps
+from worker.actions.enqueueing import RefusedDocumentError
 from worker.actions.intent import Intent, content_hash, line_of
 from worker.actions.queues import Queue
 from worker.actions.upkeep import upkeep
@@ -170,6 +171,59 @@ def test_sql_makes_the_same_hash_and_the_same_line(database_url: str) -> None:
             assert row == (content_hash(one), line_of(action_id, one))
 
         compare()
+
+
+@pytest.mark.parametrize(
+    ("odd", "sentence"),
+    [
+        ({"if_unmodified_since": "infinity"}, "if_unmodified_since is a time of the years 1 to 9999"),
+        ({"if_unmodified_since": "0044-03-15 BC"}, "if_unmodified_since is a time of the years 1 to 9999"),
+        ({"fields": {"Email": Decimal("1e5000")}}, "a number is beyond what an org can hold"),
+        ({"fields": {"Email": [Decimal("-1e-5000")]}}, "a number is beyond what an org can hold"),
+        ({"fields": {"Email": [[[[[[[[[[1]]]]]]]]]]}}, "the fields are nested more than 10 levels deep"),
+        ({"priority": Decimal("1.0")}, "a priority is a whole number from -32767 to 32767"),
+        (
+            {"callback_url": f"https://caller.example/{'é' * 1000}"},
+            "callback_url is an absolute http or https URL without user name or fragment",
+        ),
+        (
+            {"operation": "upsert", "record_id": None, "external_id_field": "Ext__c", "external_id": "é" * 256},
+            "an external_id has at most 255 characters",
+        ),
+        ({"object": "C" * 256}, "object is no API name"),
+    ],
+)
+def test_what_no_worker_could_read_again_or_no_index_hold_is_refused(
+    deps: ActionDeps, caller: psycopg.Connection[Any], odd: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(errors.InvalidParameterValue) as caught:
+        enqueue(caller, change("x@b.example", **odd))
+    assert caught.value.diag.message_detail == f"action 1: {sentence}"
+    asked = {name: value for name, value in change("x@b.example", **odd).items() if value is not None}
+    with pytest.raises(RefusedDocumentError):  # which Celery hands out no second time
+        enqueueing.enqueue(deps, {**asked, "user_id": "u", "idempotency_key": "k"})
+
+
+@pytest.mark.parametrize("odd", [{"user_id": "\ud800"}, {"fields": {"Email": "\ud800"}}, {"colour": "x" * 10**6}])
+def test_a_message_that_can_never_be_accepted_is_refused_for_good(
+    deps: ActionDeps, connection_id: int, odd: dict[str, Any]
+) -> None:
+    assert connection_id
+    with pytest.raises(RefusedDocumentError):
+        enqueueing.enqueue(deps, change("x@b.example", user_id="u", idempotency_key="k") | odd)
+
+
+def test_a_message_that_goes_beyond_a_limit_of_postgres_is_refused_for_good(
+    deps: ActionDeps, connection_id: int
+) -> None:
+    assert connection_id
+    deep: Any = "x"
+    for _ in range(600):
+        deep = {"a": [deep]}
+    with pytest.raises(RefusedDocumentError):
+        enqueueing.enqueue(deps, change("x@b.example", user_id="u", idempotency_key="k", fields=deep))
+    with pytest.raises(RefusedDocumentError):
+        enqueueing.enqueue(deps, change("x@b.example", user_id="u", idempotency_key="k", colour=deep))
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,7 @@ def test_a_record_that_a_sending_under_way_may_have_made_is_neither_adopted_nor_
         ("reference", "003000000000001", "003000000000001AAA"),
         ("date", "2026-01-31T10:00:00Z", "2026-01-31"),
         ("datetime", "2026-01-31T12:00:00.900+02:00", "2026-01-31T10:00:00.000+0000"),
+        ("datetime", "0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00"),  # before all that can be said in UTC
         ("time", "10:00", "10:00:00.000Z"),
         ("boolean", "1", True),
         ("picklist", "warm", "Warm"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -60,6 +61,21 @@ def test_a_document_that_is_no_intent_is_told_why(document: dict[str, Any], sent
     assert sentence in str(caught.value)
 
 
+def nested(levels: int) -> Any:
+    """A value so many levels below the fields."""
+    value: Any = 1
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_what_is_nested_is_taken_to_ten_levels_and_refused_however_deep() -> None:
+    assert well_formed(Intent("A", "create", {"F": nested(10)}))[1] == []
+    assert well_formed(Intent("A", "create", {"F": nested(900)}))[1] == [
+        "The fields are nested more than 10 levels deep."
+    ]
+
+
 def test_null_members_are_as_good_as_none() -> None:
     assert read_intent({"object": "A", "operation": "create", "order_key": None}) == Intent("A", "create")
 
@@ -79,6 +95,12 @@ def test_null_members_are_as_good_as_none() -> None:
         {"priority": 40_000},
         {"order_key": ""},
         {"operation": "delete"},
+        {"object": "A" * 256},
+        {"parents": {"AccountId": "\0"}},
+        {"fields": {"Email": nested(11)}},
+        {"if_unmodified_since": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))},  # in UTC the year before
+        {"if_unmodified_since": datetime(9999, 12, 31, 23, tzinfo=timezone(-timedelta(hours=14)))},
+        {"operation": "upsert", "record_id": None, "external_id_field": "Ext__c", "external_id": "é" * 256},
     ],
 )
 def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
