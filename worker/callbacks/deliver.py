@@ -124,4 +124,4 @@ def upkeep(deps: CallbackDeps, *, keep: timedelta = KEEP) -> None:
     forgotten = PRUNE_ROWS
     while forgotten == PRUNE_ROWS:
         with deps.database.transaction() as session:
-            forgotten = store.upkeep(session, keep=keep, limit=PRUNE_ROWS)
+            forgotten = store.upkeep(session, tried_for=TRIED_FOR, keep=keep, limit=PRUNE_ROWS)

@@ -95,6 +95,13 @@ UPDATE sfsync.callback_endpoints e SET next_due_at = clock_timestamp()
  WHERE e.next_due_at IS NULL AND e.disabled_at IS NULL
    AND EXISTS (SELECT 1 FROM sfsync.callbacks c WHERE c.endpoint_id = e.id AND c.state = 'waiting')
 """
+# Nobody tells a disabled URL anything. What comes for it waits for a day, in case that somebody enables it.
+UNTELLABLE = """
+UPDATE sfsync.callbacks c SET state = 'failed', finished_at = clock_timestamp()
+  FROM sfsync.callback_endpoints e
+ WHERE e.id = c.endpoint_id AND e.disabled_at IS NOT NULL
+   AND c.state = 'waiting' AND c.created_at < statement_timestamp() - :tried_for
+"""
 PRUNE = """
 DELETE FROM sfsync.callbacks WHERE id IN (
     SELECT id FROM sfsync.callbacks WHERE finished_at < statement_timestamp() - :age ORDER BY finished_at LIMIT :limit)
@@ -166,9 +173,10 @@ def disable(session: Session, endpoint: Endpoint, reason: str) -> None:
     session.execute(text(GIVE_UP), {"id": endpoint.id})
 
 
-def upkeep(session: Session, *, keep: timedelta, limit: int) -> int:
+def upkeep(session: Session, *, tried_for: timedelta, keep: timedelta, limit: int) -> int:
     """Wake endpoints whose hint was lost; forget callbacks that ended long ago. How many were forgotten."""
     session.execute(text(FORGOTTEN))
+    session.execute(text(UNTELLABLE), {"tried_for": tried_for})
     return len(session.execute(text(PRUNE + " RETURNING id"), {"age": keep, "limit": limit}).all())
 
 

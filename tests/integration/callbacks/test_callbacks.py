@@ -153,6 +153,21 @@ def test_gone_disables_the_endpoint_until_somebody_enables_it(
     assert [json.loads(body)["data"]["number"] for _, body in receiver.got] == [1, 3]
 
 
+def test_what_comes_for_a_disabled_url_is_given_up_after_a_day(
+    database: Database, connection_id: int, receiver: Receiver, rows: Rows
+) -> None:
+    add_secret(database, connection_id)
+    deps = deps_for(database, receiver)
+    receiver.answers = [(410, {})]
+    tell(database, connection_id, receiver.url)
+    serve(deps, rows)
+    for number in (1, 2):
+        tell(database, connection_id, receiver.url, number=number)
+    rows("UPDATE sfsync.callbacks SET created_at = created_at - interval '25 hours' WHERE payload ->> 'number' = '1'")
+    deliver.upkeep(deps)
+    assert rows("SELECT state FROM sfsync.callbacks ORDER BY id") == [("failed",), ("failed",), ("waiting",)]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "2130706433", "0x7f.1"])
 def test_no_private_address_is_called(
     database: Database, connection_id: int, receiver: Receiver, rows: Rows, host: str
