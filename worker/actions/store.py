@@ -109,7 +109,7 @@ UPDATE sfsync.actions a
  CROSS JOIN LATERAL (SELECT jsonb_object_agg(p.field, b.record_id) AS ids, bool_and(b.state = 'delivered') AS here
                        FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id
                       WHERE p.action_id = h.id) AS family
- WHERE a.id = h.id AND h.state = 'waiting' AND a.checked AND coalesce(family.here, true)
+ WHERE a.id = h.id AND h.state = 'waiting' AND a.state = 'waiting' AND a.checked AND coalesce(family.here, true)
 RETURNING a.object
 """
 
