@@ -32,6 +32,15 @@ CANCEL = """
 UPDATE sfsync.actions SET state = 'cancelled', finished_at = clock_timestamp() WHERE id = :id AND state = ANY(:states)
 RETURNING state
 """
+# It was sent before without an answer: until that can no longer land, what follows must wait, or it would be written over.
+KEEP_QUIET = """
+INSERT INTO sfsync.action_lines AS l (connection_id, object, order_key, quiet_until)
+SELECT DISTINCT a.connection_id, a.object, k.name, a.doubt_until
+  FROM sfsync.actions a CROSS JOIN LATERAL (VALUES (a.order_key), (a.record_id)) AS k(name)
+ WHERE a.id = :id AND a.ticket <> 0 AND a.doubt_until > clock_timestamp() AND k.name IS NOT NULL
+ ORDER BY k.name
+    ON CONFLICT (connection_id, object, order_key) DO UPDATE SET quiet_until = greatest(l.quiet_until, EXCLUDED.quiet_until)
+"""
 DECIDED = """
 INSERT INTO sfsync.action_attempts (action_id, way, state) SELECT id, 'person', state FROM sfsync.actions WHERE id = :id
 """
@@ -73,6 +82,7 @@ def cancel(deps: ActionDeps, action_id: UUID) -> bool:
         store.lock_lines(session, place.connection_id, lines)
         states = CANCELLABLE | (FAILED if _unblock(session, place) else frozenset())
         _change(session, CANCEL, action_id, states, {}, "waiting, ready or held")
+        session.execute(text(KEEP_QUIET), {"id": action_id})
         queues = _go_on(session, place, lines, set())
     for queue_id in queues:
         deps.wake(DELIVER, queue_id)

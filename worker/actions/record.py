@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from worker import db, exact
@@ -15,6 +16,10 @@ from worker.actions.lifecycle import FINISHED, PASSED
 from worker.actions.store import Line
 from worker.db import Claim, uuid_array
 
+# Our locks have an order; the rows of the URLs that are told of outcomes have none. Postgres ends one of two that wait for each
+# other: it writes again, for without its outcomes the whole batch would be in doubt.
+DEADLOCK = "40P01"
+TRIES = 5
 _BEHIND = """c.shared AND c.state IN ('ready', 'held') AND EXISTS (
          SELECT 1 FROM sfsync.actions m JOIN sfsync.actions b
              ON b.connection_id = m.connection_id AND b.object = m.object AND b.order_key = m.order_key
@@ -63,10 +68,17 @@ def record(deps: ActionDeps, batch: Batch, changes: Sequence[Change], *, under: 
     """Write the changes, all or none; `under`: the claim on the Bulk job that the batch went by. FencedError: not ours any more."""
     if not changes:
         return
-    with deps.database.transaction() as session:
-        if under is not None:
-            db.guard(session, under)
-        queues = write(session, batch, changes)
+    tries = TRIES
+    while True:
+        try:
+            with deps.database.transaction() as session:
+                if under is not None:
+                    db.guard(session, under)
+                queues = write(session, batch, changes)
+            break
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != DEADLOCK or (tries := tries - 1) == 0:
+                raise
     for queue_id in queues:
         deps.wake(DELIVER, queue_id)
 

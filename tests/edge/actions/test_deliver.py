@@ -10,13 +10,26 @@ import pytest
 from tests.edge.actions.world import LATER, World, rest_create
 from tests.edge.test_local_org import client_of
 from tests.org import Org, start_org
-from worker.actions import deliver
+from worker.actions import decide, deliver
 from worker.actions.intent import Intent
 from worker.actions.lifecycle import ATTEMPTS
 from worker.db import Database
 from worker.errors import DisconnectedError, FencedError
 from worker.salesforce import rest, versions
 from worker.steps import Again, Busy, Done
+
+# A number that was taken stays taken, also where its transaction is undone.
+DEADLOCK_ONCE = """
+CREATE SEQUENCE public.failures;
+CREATE FUNCTION public.fail_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('public.failures') = 1 THEN
+        RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER fail_once AFTER INSERT ON sfsync.action_attempts FOR EACH ROW EXECUTE FUNCTION public.fail_once();
+"""
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +283,30 @@ def test_an_update_whose_answer_is_lost_is_sent_again_and_the_next_one_waits(wor
     world.step(later=LATER)
     assert world.states() == ["delivered", "delivered"]
     assert world.find("Contact", name, "Phone")[0]["Phone"] == "2"
+
+
+def test_an_update_that_is_given_up_after_a_lost_answer_keeps_the_next_one_waiting(world: World, name: str) -> None:
+    record_id = rest_create(world.org, "Contact", {"LastName": name})
+    first, _ = world.accept(*(Intent("Contact", "update", {"Phone": one}, record_id=record_id) for one in ("1", "2")))
+    world.spoil({"cut": "after"})
+    world.step()
+    world.step()
+    assert world.states() == ["ready", "waiting"]  # it is to be sent again
+    assert decide.cancel(world.deps, first.id)
+    assert world.states() == ["cancelled", "ready"]
+    assert isinstance(world.step(), Done)  # the first sending could still land
+    world.step(later=LATER)
+    assert world.states() == ["cancelled", "delivered"]
+
+
+def test_outcomes_that_meet_a_deadlock_are_written_again(world: World, name: str) -> None:
+    world.rows(DEADLOCK_ONCE)
+    try:
+        world.accept(contact(name))
+        world.step()
+    finally:
+        world.rows("DROP FUNCTION public.fail_once CASCADE; DROP SEQUENCE public.failures")
+    assert (world.states(), world.writes()) == (["delivered"], 1)
 
 
 def test_a_delete_whose_answer_is_lost_counts_as_done(world: World, name: str) -> None:
