@@ -23,6 +23,7 @@ log = get_logger(__name__)
 LATELY_SECONDS = 60.0  # so long after another org's work, further steps of one row take few slots
 YOUNG_SECONDS = 0.25  # a step that is older waits for something, and nobody gives way to it
 WAY_SECONDS = 0.1  # the longest that a step gives way at once
+WAY_SHARE = 0.5  # … and of its whole time
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Pulse:
 
     With three slots or more one org never has them all, so that another's work need not wait for its steps to end. Steps share
     more than slots: Python's lock, the machine, Postgres. So where several orgs have work, one that has many steps takes fewer
-    slots, and its steps give way to those of orgs that have one.
+    slots, and its steps, and those that have been running for long, give way to young ones of orgs that have one.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -52,6 +53,7 @@ class Pulse:
         self._orgs: dict[tuple[str, int], str] = {}  # of the rows that the poller has seen
         self._seen: dict[str, float] = {}  # orgs by when they had work last, the latest at the end
         self._running: dict[int, Running] = {}
+        self._gave: dict[int, float] = {}  # seconds that the steps in hand gave way, by thread
         self._woken: set[tuple[str, int]] = set()  # rows that a message came for while they were in hand
         self._turned_away = False  # somebody found no slot
         self.look: Callable[[], None] = lambda: None  # called when these may be served
@@ -107,17 +109,23 @@ class Pulse:
         return max(1, self._slots // 8) if further and others else self._slots - 1
 
     def give_way(self) -> None:
-        """Called in a step where it may pause: one of several of its org lets young steps of orgs that have one go first.
+        """Called in a step where it may pause: one of several of its org, or one that is no longer young, lets young steps of
+        orgs that have one go first.
 
-        It waits a moment at most, so that it goes on however many of them come.
+        It waits a moment at most, and no more than half of its time, so that it goes on however many of them come.
         """
+        key = threading.get_ident()
         with self._lock:
-            me = self._running.get(threading.get_ident())
-            if me is not None and me.org and self._taken[me.org] > 1:
-                self._ended.wait_for(lambda: not self._is_passed(me.org), WAY_SECONDS)
+            me, now = self._running.get(key), self._clock()
+            if me is None or not me.org or not self._is_passed(me.org, now):
+                return
+            age, gave = now - me.since, self._gave.get(key, 0.0)
+            if self._taken[me.org] > 1 or age >= YOUNG_SECONDS:
+                at_most = min(WAY_SECONDS, WAY_SECONDS + age * WAY_SHARE - gave)
+                self._ended.wait_for(lambda: not self._is_passed(me.org, self._clock()), at_most)
+                self._gave[key] = gave + self._clock() - now
 
-    def _is_passed(self, org: str) -> bool:
-        now = self._clock()
+    def _is_passed(self, org: str, now: float) -> bool:
         singles = (one for one in self._running.values() if one.org != org and self._taken[one.org] == 1)
         return any(now - one.since < YOUNG_SECONDS for one in singles)
 
@@ -146,6 +154,7 @@ class Pulse:
         finally:
             with self._lock:
                 org = self._running.pop(key).org
+                self._gave.pop(key, None)
                 self.finished += not isinstance(answer, Busy)
                 self._taken[org] -= 1
                 self._ended.notify_all()

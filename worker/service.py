@@ -1,5 +1,6 @@
 """A worker process: Celery with a poller at its side. What `sfsync worker` runs."""
 
+import gc
 import os
 import signal
 import socket
@@ -42,7 +43,7 @@ def serve(settings: Settings, service: str, concurrency: int | None) -> int:
     poller = Sibling(service, threads) if service == PREFORK else _poller(settings, service, threads)
     leave_logging_alone()
     # worker_init comes before the first connection to the broker: without Redis a worker never gets past that.
-    signals.worker_init.connect(lambda **_: poller.start(), weak=False)
+    signals.worker_init.connect(lambda **_: _begin(poller), weak=False)
     signals.worker_shutting_down.connect(lambda **_: poller.stop(), weak=False)
     if service == PREFORK:
         signals.worker_process_init.connect(lambda **_: _begin_child(service), weak=False)
@@ -75,9 +76,16 @@ def poll_only(settings: Settings, service: str, concurrency: int | None, beside:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    poller.start()
+    _begin(poller)
     poller.wait()
     poller.join()
+
+
+def _begin(poller: "Poller | Sibling") -> None:
+    """Start, all being imported: the collector need not go through that each time, all threads waiting (0.2 s beside a Bulk job)."""
+    gc.collect()
+    gc.freeze()
+    poller.start()
 
 
 def _poller(settings: Settings, service: str, threads: int, beside: int | None = None) -> Poller:

@@ -1,12 +1,14 @@
 """What surrounds every step: slots, counting, and where failures end."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.waiting import until
 from worker.errors import FencedError, RejectedError, TransientError
-from worker.pulse import LATELY_SECONDS, YOUNG_SECONDS, Pulse
+from worker.pulse import LATELY_SECONDS, WAY_SECONDS, WAY_SHARE, YOUNG_SECONDS, Pulse
 from worker.steps import Again, Busy, Done, Step
 
 
@@ -136,6 +138,84 @@ def test_one_of_several_steps_gives_way_to_the_young_step_of_an_org_that_has_one
     for thread in threads:
         thread.join()
     assert ended[0] == first
+
+
+@contextmanager
+def step_of_the_quiet_org(pulse: Pulse) -> Iterator[None]:
+    """A step of row 2 is in hand."""
+    going, go_on = threading.Event(), threading.Event()
+
+    def single() -> Step:
+        going.set()
+        go_on.wait()
+        return Done()
+
+    thread = threading.Thread(target=pulse.run, args=("actions.deliver", 2, single))
+    thread.start()
+    assert going.wait(60)
+    yield
+    go_on.set()
+    thread.join()
+
+
+class Clock:
+    """A clock that stands still, but for what a step works and waits."""
+
+    def __init__(self, pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.waited: list[float] = []
+        monkeypatch.setattr(pulse, "_clock", lambda: self.now)
+        monkeypatch.setattr(pulse._ended, "wait_for", self._wait_for)
+
+    def _wait_for(self, over: Callable[[], bool], seconds: float) -> bool:
+        if not over():
+            self.waited.append(seconds)
+            self.now += seconds
+        return over()
+
+
+@pytest.mark.parametrize(("worked", "gives_way"), [(0.0, False), (2 * YOUNG_SECONDS, True)])
+def test_the_only_step_of_an_org_gives_way_when_it_is_no_longer_young(
+    worked: float, gives_way: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulse = Pulse()
+    clock = Clock(pulse, monkeypatch)
+    pulse.allow(4)
+    for row_id, org in ((1, "flood"), (2, "quiet")):
+        pulse.learn("actions.deliver", row_id, org)
+        assert pulse.take_slot("actions.deliver", row_id)
+
+    def long_step() -> Step:
+        clock.now += worked
+        with step_of_the_quiet_org(pulse):
+            pulse.give_way()
+        return Done()
+
+    pulse.run("actions.deliver", 1, long_step)
+    assert bool(clock.waited) == gives_way
+
+
+def test_of_its_time_a_step_gives_half_away_however_many_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.pulse.YOUNG_SECONDS", 1e9)
+    pulse = Pulse()
+    clock = Clock(pulse, monkeypatch)
+    pulse.allow(4)
+    for row_id, org in ((1, "flood"), (1, "flood"), (2, "quiet")):
+        pulse.learn("actions.deliver", row_id, org)
+        assert pulse.take_slot("actions.deliver", row_id)
+    shares = []
+
+    def one_of_the_flood() -> Step:
+        for _ in range(100):
+            clock.now += 0.01  # its own work
+            pulse.give_way()
+            shares.append(sum(clock.waited) - WAY_SECONDS <= WAY_SHARE * clock.now)
+        return Done()
+
+    with step_of_the_quiet_org(pulse):
+        pulse.run("actions.deliver", 1, one_of_the_flood)
+    assert all(shares)
+    assert sum(clock.waited) > 0.9, "it gives way for about as long as it works"
 
 
 def test_of_two_slots_one_org_may_have_both() -> None:

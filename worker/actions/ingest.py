@@ -6,6 +6,7 @@ worker dies the same job goes on, and no row is in doubt. Only the creation of a
 left in the org is an open job without data, which does nothing and is aborted.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -40,6 +41,7 @@ from worker.salesforce import ingest
 from worker.salesforce.client import OrgClient
 from worker.salesforce.limits import COLLECTION_RECORDS, INGEST_JOB_HOURS
 from worker.salesforce.transport import Deadline
+from worker.steps import paced
 
 log = get_logger(__name__)
 
@@ -83,7 +85,7 @@ class Moving:
     def carried(self) -> list[Pending]:
         """The actions that have no outcome of the job yet."""
         with self.deps.database.transaction() as session:
-            return jobs.carried(session, self.job)
+            return jobs.carried(session, self.job, self.deps.give_way)
 
 
 # -- which actions go by a job
@@ -139,7 +141,7 @@ def begin(
     with deps.database.transaction() as session:
         if not jobs.may_open(session, queue):
             return True  # somebody opened one since we looked: the next look goes by a call
-        actions = jobs.heads(session, queue, kind, now=now)
+        actions = jobs.heads(session, queue, kind, now=now, pause=deps.give_way)
         if not actions:
             return False
         job = jobs.open_job(session, queue, actions, sent_at=sent_at)
@@ -228,7 +230,8 @@ def _create(moving: Moving) -> str | None:
 
 def _upload(moving: Moving) -> str | None:
     """Bring the data, the same whoever brings it. A job that has data takes no more."""
-    data = ingest.to_csv(*ingest_rows.table(moving.carried()))
+    columns, rows = ingest_rows.table(moving.carried(), moving.deps.give_way)
+    data = ingest.to_csv(columns, paced(rows, moving.deps.give_way))
     deadline = Deadline.after(moving.deps.settings.request_seconds)
     try:
         ingest.upload(moving.client, moving.job_id, data, rows=moving.job.rows, deadline=deadline)
@@ -285,7 +288,7 @@ def _wait(moving: Moving) -> str | None:
 def _finish(moving: Moving, found: ingest.IngestJob) -> str | None:
     """Write every row's outcome, and with them that the job is over."""
     try:
-        results = ingest.results(moving.client, found, moving.job.rows)
+        results = ingest.results(moving.client, found, moving.job.rows, moving.deps.give_way)
     except RejectedError as error:
         if not _tried_enough(moving):
             raise
@@ -294,11 +297,11 @@ def _finish(moving: Moving, found: ingest.IngestJob) -> str | None:
     if not results.whole and not _tried_enough(moving):
         raise TransientError(f"the results of job {found.id} are not whole", code="RESULTS_NOT_WHOLE")
     actions = moving.carried()
-    assigned = ingest_rows.assign(actions, results)
-    changes = [_change(moving, one, assigned, found) for one in actions]
+    assigned = ingest_rows.assign(actions, results, moving.deps.give_way)
+    changes = [_change(moving, one, assigned, found) for one in paced(actions, moving.deps.give_way)]
     well = found.state == "JobComplete"
     _end(moving, actions, changes, error=found.error or "", no_bulk=None if well else NOT_DONE)
-    counts = {state: sum(one.state == state for one in changes) for state in {one.state for one in changes}}
+    counts = Counter(one.state for one in changes)
     log.info("ingest.over", job=moving.job.id, job_state=found.state, error=found.error, **counts)
     return None
 

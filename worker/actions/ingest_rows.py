@@ -14,6 +14,7 @@ from uuid import UUID
 from worker.actions.batching import Pending, body
 from worker.salesforce.ingest import NULL, ResultRow, Results
 from worker.salesforce.limits import INGEST_CELL_CHARACTERS
+from worker.steps import no_pause, paced
 
 Cells = Mapping[str, str]  # by column
 
@@ -67,11 +68,11 @@ def _text(value: Any) -> str | None:
             return None
 
 
-def table(actions: Sequence[Pending]) -> tuple[list[str], list[list[str]]]:
+def table(actions: Sequence[Pending], pause: Callable[[], None] = no_pause) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the actions, which `cells` can say. The same for the same actions, whoever asks."""
-    rows = [_cells(one) for one in actions]
+    rows = [_cells(one) for one in paced(actions, pause)]
     columns = sorted({name for row in rows for name in row})
-    return columns, [[row.get(name, "") for name in columns] for row in rows]
+    return columns, [[row.get(name, "") for name in columns] for row in paced(rows, pause)]
 
 
 def _cells(action: Pending) -> dict[str, str]:
@@ -80,7 +81,7 @@ def _cells(action: Pending) -> dict[str, str]:
     return found
 
 
-def assign(actions: Sequence[Pending], results: Results) -> Assigned:
+def assign(actions: Sequence[Pending], results: Results, pause: Callable[[], None] = no_pause) -> Assigned:
     """Each action's result: by the exact values, else by the values as an org may give them back, else by the key."""
     assigned = Assigned()
     left = list(actions)
@@ -88,7 +89,7 @@ def assign(actions: Sequence[Pending], results: Results) -> Assigned:
     bad = [row for row in results.tried if not row.success]
     rows: list[ResultRow | Cells] = [*good, *bad, *results.untried]
     for look in (_exact, _loose, _key):
-        left, rows = _assign_by(look, left, rows, assigned)
+        left, rows = _assign_by(look, left, rows, assigned, pause)
     return assigned
 
 
@@ -96,14 +97,18 @@ Look = Callable[[Pending | None, Cells], Any]  # what two rows must share; None:
 
 
 def _assign_by(
-    look: Look, actions: Sequence[Pending], rows: Sequence[ResultRow | Cells], assigned: Assigned
+    look: Look,
+    actions: Sequence[Pending],
+    rows: Sequence[ResultRow | Cells],
+    assigned: Assigned,
+    pause: Callable[[], None],
 ) -> tuple[list[Pending], list[ResultRow | Cells]]:
     waiting: dict[Any, list[Pending]] = defaultdict(list)
-    for one in reversed(actions):
+    for one in paced(reversed(actions), pause):
         waiting[look(one, _cells(one))].append(one)
     kind = actions[0] if actions else None
     over: list[ResultRow | Cells] = []
-    for row in rows:
+    for row in paced(rows, pause):
         key = look(kind, row.cells if isinstance(row, ResultRow) else row)
         if key is None or not waiting.get(key):
             over.append(row)

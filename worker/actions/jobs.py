@@ -1,6 +1,6 @@
 """Bulk ingest jobs at rest: which rows they are, which actions they carry, and the claim under which a job is moved."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,8 +13,9 @@ from worker.actions import ingest_rows
 from worker.actions.batching import BULK, Head, Pending, cut
 from worker.actions.claims import SENT, pending
 from worker.actions.queues import Queue
-from worker.db import Claim
+from worker.db import Claim, uuid_array
 from worker.salesforce.limits import INGEST_BATCH_ROWS
+from worker.steps import no_pause, paced
 
 JOB_BYTES = 20 * 1024 * 1024  # ours, far below the vendor's limit: a job's data is held in memory
 OPENING = 0x5F5E  # an advisory lock, with the queue's id: threads that count at the same moment would all open one
@@ -61,7 +62,7 @@ VALUES (:connection, :object, :operation, :external_id_field, :rows, :sent_at) R
 PUT_IN = """
 UPDATE sfsync.actions SET state = 'sending', attempts = attempts + 1, sent_at = :sent_at, way = :way, ingest_job_id = :job,
        claim_token = NULL, claim_owner = NULL, claim_until = NULL
- WHERE id = ANY(:ids)
+ WHERE id = ANY(CAST(:ids AS uuid[]))
 """
 CARRIED = """
 SELECT {sent} FROM sfsync.actions a WHERE a.ingest_job_id = :job AND a.state = 'sending' ORDER BY a.id
@@ -82,7 +83,9 @@ def may_open(session: Session, queue: Queue) -> bool:
     return bool(free) and int(session.scalar(text(OPEN), _of(queue)) or 0) < JOBS_AT_ONCE
 
 
-def heads(session: Session, queue: Queue, kind: Head, *, now: datetime) -> list[Pending]:
+def heads(
+    session: Session, queue: Queue, kind: Head, *, now: datetime, pause: Callable[[], None] = no_pause
+) -> list[Pending]:
     """Ready heads of one kind that a job can carry, locked until the transaction ends; as many as one job takes."""
     values = {
         **_of(queue),
@@ -91,7 +94,7 @@ def heads(session: Session, queue: Queue, kind: Head, *, now: datetime) -> list[
         "external_id_field": kind.external_id_field,
         "limit": INGEST_BATCH_ROWS,
     }
-    rows = session.execute(text(HEADS), values).mappings()
+    rows = paced(session.execute(text(HEADS), values).mappings(), pause)
     found = [one for row in rows if ingest_rows.cells(one := pending(row, attempts=row["attempts"] + 1)) is not None]
     sizes = [one.size for one in found]
     return found[: cut(sizes, records=INGEST_BATCH_ROWS, size=JOB_BYTES)] if found else []
@@ -108,14 +111,14 @@ def open_job(session: Session, queue: Queue, actions: Sequence[Pending], *, sent
         "sent_at": sent_at,
     }
     job = Job(**session.execute(text(INSERT), values).mappings().one())
-    given = {"ids": [one.id for one in actions], "sent_at": sent_at, "way": BULK, "job": job.id}
+    given = {"ids": uuid_array(one.id for one in actions), "sent_at": sent_at, "way": BULK, "job": job.id}
     session.execute(text(PUT_IN), given)
     return job
 
 
-def carried(session: Session, job: Job) -> list[Pending]:
+def carried(session: Session, job: Job, pause: Callable[[], None] = no_pause) -> list[Pending]:
     """The actions that have no outcome of this job yet, always in the same order."""
-    rows = session.execute(text(CARRIED), {"job": job.id}).mappings()
+    rows = paced(session.execute(text(CARRIED), {"job": job.id}).mappings(), pause)
     return [pending(row, attempts=row["attempts"]) for row in rows]
 
 

@@ -6,9 +6,10 @@ Source: Bulk API 2.0 and Bulk API Developer Guide, "Bulk API 2.0 Ingest".
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from worker.errors import OrgComplaint, TransientError
@@ -18,6 +19,7 @@ from worker.salesforce.ids import to_18
 from worker.salesforce.rest import next_path, parse_instant
 from worker.salesforce.soql import name
 from worker.salesforce.transport import Deadline
+from worker.steps import no_pause, paced
 
 OPEN = "Open"
 FINAL = ("JobComplete", "Failed", "Aborted")
@@ -123,21 +125,23 @@ def listed(client: OrgClient) -> Iterator[IngestJob]:
         params = None
 
 
-def results(client: OrgClient, job: IngestJob, uploaded: int) -> Results:
+def results(client: OrgClient, job: IngestJob, uploaded: int, pause: Callable[[], None] = no_pause) -> Results:
     """What became of the `uploaded` rows of a job that is over, in at most three calls.
 
     The job's own counts only save calls: of one that failed, or in an org that does not count, they may say nothing.
     """
     all_failed = 0 < job.processed == job.failed
-    good = [] if all_failed else [_success(row) for row in _rows(client, job.id, "successfulResults")]
-    bad = [_failure(row) for row in _rows(client, job.id, "failedResults")] if len(good) < uploaded else []
-    left = _rows(client, job.id, "unprocessedrecords") if len(good) + len(bad) < uploaded else []
+    good = [] if all_failed else [_success(row) for row in paced(_rows(client, job.id, "successfulResults"), pause)]
+    bad = []
+    if len(good) < uploaded:
+        bad = [_failure(row) for row in paced(_rows(client, job.id, "failedResults"), pause)]
+    left = list(_rows(client, job.id, "unprocessedrecords")) if len(good) + len(bad) < uploaded else []
     return Results([*good, *bad], left, len(good) + len(bad) + len(left) == uploaded)
 
 
-def to_csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+def to_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     """The data of an upload: a header, then the rows. Every cell that holds something is quoted; an empty one is left empty."""
-    lines = (",".join(_quoted(cell) for cell in row) for row in (columns, *rows))
+    lines = (",".join(_quoted(cell) for cell in row) for row in chain([columns], rows))
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -145,19 +149,17 @@ def _quoted(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"' if cell else ""
 
 
-def _rows(client: OrgClient, job_id: str, which: str) -> list[dict[str, str]]:
+def _rows(client: OrgClient, job_id: str, which: str) -> Iterator[dict[str, str]]:
     with client.open(f"{_path(job_id)}/{which}/", headers={"Accept": "text/csv"}) as opened:
         data = b"".join(opened.chunks())
     reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
     header = next(reader, [])
-    found = []
     for line in reader:
         if not line:
             continue
         if len(line) != len(header):
             raise TransientError(f"the results of job {job_id} break off", code="RESULTS_NOT_WHOLE")
-        found.append(dict(zip(header, line, strict=True)))
-    return found
+        yield dict(zip(header, line, strict=True))
 
 
 def _success(row: dict[str, str]) -> ResultRow:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,8 @@ from worker.actions.lifecycle import ATTEMPTS
 from worker.db import Database
 from worker.salesforce import ingest as edge
 from worker.salesforce import rest, ui_records
+from worker.salesforce.limits import COLLECTION_RECORDS
+from worker.steps import PAUSE_EVERY
 
 FEW = 6  # rows that make a job in these tests
 
@@ -95,6 +98,18 @@ def test_many_creates_without_a_key_go_by_one_job_and_each_row_has_its_outcome(w
     assert jobs_made(world) == 1
     assert world.writes() == 0
     assert sorted(one for _, one in world.remembered) == sorted(ids)
+
+
+def test_a_job_of_many_rows_gives_way_again_and_again_while_it_computes(world: World, name: str) -> None:
+    rows, gave_way = 2 * COLLECTION_RECORDS + 1, []
+    world.deps = replace(world.deps, give_way=lambda: gave_way.append(1))
+    world.accept(*[plain(f"{name} {number}") for number in range(rows)])
+    finish(world)
+    ids = {row[0] for row in world.rows("SELECT record_id FROM sfsync.actions WHERE state = 'delivered'")}
+    assert len(ids) == rows
+    assert jobs_made(world) == 1
+    at_each = ("read", "rows", "lines", "data", "read again", "results", "by action", "by result", "outcomes")
+    assert len(gave_way) >= len(at_each) * (rows // PAUSE_EVERY)
 
 
 def test_what_a_job_cannot_carry_goes_by_calls(world: World, name: str) -> None:
