@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +83,9 @@ def _csv(text: io.TextIOWrapper, object_name: str | None, operation: str) -> Ite
     """
     rows = csv.DictReader(text, restkey="", strict=True)
     try:
+        if wrong := _wrong_header(rows.fieldnames or ()):
+            yield Line(1, None, wrong)
+            return
         for row in rows:
             if "" in row or None in row.values():
                 yield Line(rows.line_num, None, ("it has more or fewer cells than the header.",))
@@ -103,6 +106,16 @@ def _csv(text: io.TextIOWrapper, object_name: str | None, operation: str) -> Ite
             yield _line(rows.line_num, document | {"fields": {} if deleting else fields, "parents": parents})
     except csv.Error as error:
         yield Line(rows.line_num, None, (f"it is not CSV: {error}.",))
+
+
+def _wrong_header(names: Sequence[str]) -> tuple[str, ...]:
+    """Of two columns of one name a row would keep the last, and say nothing."""
+    given = [name.lower() for name in names]
+    twice = sorted({name for name in names if given.count(name.lower()) > 1})
+    if twice:
+        return (f"the header has a column twice: {', '.join(twice)}.",)
+    odd = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
+    return (f"its columns are separated by {odd!r}; they must be by commas.",) if odd else ()
 
 
 def _typed(name: str, cell: str) -> object:

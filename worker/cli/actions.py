@@ -212,7 +212,7 @@ def add(
     JSON lines: {"object", "operation", "fields", "record_id"?, "external_id_field"?, "external_id"?, "idempotency_key"?,
     "order_key"?, "priority"?, "after_failure"?, "mergeable"?, "if_unmodified_since"?, "parents"?, "callback_url"?}.
     CSV: a header of field names; Id is the record's id, a column named like a member above is that member, and
-    parents.AccountId names the action that makes the parent. A file of more than 10,000 actions is added in parts of
+    parents.AccountId names the action that makes the parent. An empty cell empties the field. A file of more than 10,000 actions is added in parts of
     10,000, each as a whole; with idempotency keys it can be added again after a fault was mended.
     """
     rt = _runtime()

@@ -134,6 +134,13 @@ UNREADABLE: tuple[tuple[tuple[str, ...], bytes, int, str], ...] = (
     (("-", "--user-id", "u"), b"\xff\xfe", 3, "not UTF-8"),
     (("-", "--user-id", "u", "--format", "csv"), b"object,LastName\nContact,a,b\n", 5, "more or fewer cells"),
     (("-", "--user-id", "u", "--format", "csv"), b'object,LastName\nContact,"a\n', 5, "it is not CSV"),
+    (
+        ("-", "--user-id", "u", "--format", "csv"),
+        b"object,Email,email\nContact,a,b\n",
+        5,
+        "a column twice: Email, email",
+    ),
+    (("-", "--user-id", "u", "--format", "csv"), b"object;LastName\r\nContact;a\r\n", 5, "they must be by commas"),
     (("-", "--user-id", "u", "--format", "xml"), b"", 2, "xml"),
 )
 
