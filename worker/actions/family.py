@@ -21,8 +21,13 @@ GENERATIONS = 100  # of children that fail one by the other, in one transaction
 # Two statements: most actions have no children, and Postgres does not know of how few it is asked.
 CHILDREN = "SELECT action_id FROM sfsync.action_parents WHERE parent_id = ANY(CAST(:parents AS uuid[]))"
 LINES = "SELECT DISTINCT object, order_key FROM sfsync.actions WHERE id = ANY(:ids) AND state = 'waiting'"
+# Whom it may concern is found first: asked for together with the states, Postgres reads all that has ever failed, or everything.
 FAIL = """
-WITH failed AS (
+WITH p AS MATERIALIZED (
+     SELECT action_id, field, parent_id FROM sfsync.action_parents WHERE parent_id = ANY(CAST(:ids AS uuid[]))
+      UNION
+     SELECT action_id, field, parent_id FROM sfsync.action_parents WHERE action_id = ANY(CAST(:ids AS uuid[]))),
+     failed AS (
      UPDATE sfsync.actions a
         SET state = CASE WHEN b.state = 'held' THEN 'held' ELSE 'rejected' END,
             finished_at = CASE WHEN b.state <> 'held' THEN clock_timestamp() END,
@@ -30,8 +35,8 @@ WITH failed AS (
                 'code', 'PARENT_FAILED', 'fields', jsonb_build_array(p.field), 'parent', b.id, 'message',
                 format('%s names the record of action %s, which is %s%s', p.field, b.id, b.state,
                        coalesce(': ' || (b.error ->> 'code') || ': ' || (b.error ->> 'message'), '.')))
-       FROM sfsync.action_parents p JOIN sfsync.actions b ON b.id = p.parent_id
-      WHERE p.action_id = a.id AND a.state = 'waiting' AND (p.parent_id = ANY(:ids) OR a.id = ANY(:ids))
+       FROM p JOIN sfsync.actions b ON b.id = p.parent_id
+      WHERE a.id = p.action_id AND a.state = 'waiting'
         AND (b.state = 'cancelled' OR b.state IN ('rejected', 'conflict', 'held') AND b.after_failure = 'go_on')
   RETURNING a.id, a.object, a.order_key, a.state, a.after_failure, a.error),
      logged AS (
@@ -84,7 +89,7 @@ def settle(
         if not generation:
             break
         session.execute(text(BLOCK), {"ids": generation})
-        rows = session.execute(text(FAIL), {"ids": generation}).all()
+        rows = session.execute(text(FAIL), {"ids": uuid_array(generation)}).all()
         generation = [row.id for row in rows]
         failed += generation
         more = {(row.object, row.order_key) for row in rows} | lines_of_children(session, generation)

@@ -6,8 +6,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
-from tests.integration.actions.test_claims import SENT_AT, TTL
+from tests.integration.actions.test_claims import SENT_AT, TTL, nodes
 from tests.waiting import until
 from worker.actions import accept as accepting
 from worker.actions import claims, queues, record, store
@@ -15,7 +16,9 @@ from worker.actions.accept import Intent, accept
 from worker.actions.changes import Change
 from worker.actions.claims import Batch
 from worker.actions.deps import ActionDeps
+from worker.actions.family import FAIL
 from worker.actions.outcome import Problem
+from worker.db import uuid_array
 
 Rows = Callable[..., list[tuple[Any, ...]]]
 WRONG = Problem("INVALID_EMAIL_ADDRESS", "no e-mail address")
@@ -81,3 +84,29 @@ def test_a_parent_that_fails_while_the_child_is_being_stored_waits_for_it_and_ta
     failing.join()
     assert of_the_child(rows) == [("rejected", "PARENT_FAILED")]
     assert rows("SELECT payload ->> 'state' FROM sfsync.callbacks") == [("rejected",)]
+
+
+MANY_FAMILIES = """
+WITH parent AS (
+     INSERT INTO sfsync.actions (id, connection_id, object, operation, fields, content_hash, order_key, ticket, state, source)
+     SELECT gen_random_uuid(), %s, 'Account', 'create', '{}', sha256('x'), 'p' || n, 0, 'ready', 'cli' FROM generate_series(1, 3000) AS n
+     RETURNING id, order_key),
+     child AS (
+     INSERT INTO sfsync.actions (id, connection_id, object, operation, fields, content_hash, order_key, ticket, state, source)
+     SELECT gen_random_uuid(), %s, 'Contact', 'create', '{}', sha256('x'), order_key, 1, 'waiting', 'cli' FROM parent
+     RETURNING id, order_key)
+INSERT INTO sfsync.action_parents (action_id, field, parent_id)
+SELECT child.id, 'AccountId', parent.id FROM child JOIN parent USING (order_key) RETURNING parent_id
+"""
+
+
+def test_a_failure_reads_what_names_it_however_many_actions_there_are(
+    deps: ActionDeps, connection_id: int, rows: Rows
+) -> None:
+    parent = rows(MANY_FAMILIES, connection_id, connection_id)[0][0]
+    rows("VACUUM ANALYZE sfsync.actions")
+    rows("VACUUM ANALYZE sfsync.action_parents")
+    with deps.database.transaction() as session:
+        plan = session.scalar(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {FAIL}"), {"ids": uuid_array([parent])})
+    read = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "actions" and node["Actual Loops"]]
+    assert sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in read) <= 3
