@@ -19,6 +19,7 @@ from worker.salesforce.errors import DAILY_LIMIT_PAUSE, row_class
 # The row is well, its batch was not: Apex triggers and partial failures. Source: REST guide, "sObject Collections".
 TRIGGER_RETRIES = "Too many batch retries"
 PRECONDITION_FAILED = "PRECONDITION_FAILED"  # the code of 412
+NOT_KNOWN = "INVALID_CROSS_REFERENCE_KEY"  # what a delete is told of a record that is not even in the recycle bin
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,8 @@ def judge(operation: str, record_id: str | None, result: Result, *, doubted: boo
     if complaint.code == PRECONDITION_FAILED:
         return Conflict(problem)
     kind = row_class(complaint.code)
-    if operation == "delete" and doubted and record_id and issubclass(kind, NotFoundError):
+    missing = issubclass(kind, NotFoundError) or complaint.code == NOT_KNOWN
+    if operation == "delete" and doubted and record_id and missing:
         return Delivered(record_id, adopted=True)  # the unanswered sending did it
     return _refusal(kind, problem)
 

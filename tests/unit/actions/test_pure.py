@@ -97,8 +97,11 @@ def test_an_upsert_that_found_our_own_record_adopts_it_only_after_a_doubt() -> N
     assert judge("create", None, found, doubted=False) == Delivered(RECORD, False)
 
 
-def test_a_delete_that_finds_nothing_is_done_only_after_a_doubt() -> None:
-    gone = failure("ENTITY_IS_DELETED")
+@pytest.mark.parametrize(
+    "code", ["ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY"]
+)  # still in the recycle bin, or not
+def test_a_delete_that_finds_nothing_is_done_only_after_a_doubt(code: str) -> None:
+    gone = failure(code)
     assert judge("delete", RECORD, gone, doubted=True) == Delivered(RECORD, adopted=True)
     assert isinstance(judge("delete", RECORD, gone, doubted=False), Rejected)
 
