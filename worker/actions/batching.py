@@ -15,6 +15,7 @@ from worker.salesforce.limits import COLLECTION_RECORDS, COMPOSITE_SUBREQUESTS
 
 BATCH_BYTES = 4 * 1024 * 1024  # ours: far below what the org takes (50 MB), and quick to send again
 MERGED_UPDATES = 1_000  # of one record in one row: a line may be endless
+MERGED_AT_ONCE = 5_000  # of one call: their outcomes must be written down under its claim
 PATIENCE = 3  # sendings after which what fails is sent in ever smaller batches, so that it takes nobody along
 
 # How an action travels: see docs/architecture.md.

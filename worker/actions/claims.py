@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
 from worker import exact
-from worker.actions.batching import MERGED_UPDATES, Head, Pending, kind_of, pick, way_of
+from worker.actions.batching import MERGED_AT_ONCE, MERGED_UPDATES, Head, Pending, kind_of, pick, way_of
 from worker.actions.queues import ALONG_THE_INDEX, Queue
 from worker.db import owner, uuid_array
 from worker.errors import FencedError
@@ -209,7 +209,8 @@ def _followers(session: Session, heads: Sequence[Head]) -> list[UUID]:
     ids = [one.id for one in heads if one.mergeable]
     if not ids:
         return []
-    rows = session.execute(text(FOLLOWERS), {"ids": ids, "limit": MERGED_UPDATES}).all()
+    limit = min(MERGED_UPDATES, max(1, MERGED_AT_ONCE // len(ids)))
+    rows = session.execute(text(FOLLOWERS), {"ids": ids, "limit": limit}).all()
     free = set(session.scalars(text(STILL_WAITING), {"ids": [row.id for row in rows]})) if rows else set()
     ended: set[str] = set()  # lines in which somebody holds one: nothing behind it may overtake it
     found = []

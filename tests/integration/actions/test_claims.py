@@ -169,6 +169,22 @@ def test_after_a_doubt_the_record_stays_quiet_until_the_lost_write_can_no_longer
     assert found == [(1, "delivered", False), (2, "ready", True), (3, "waiting", False)]
 
 
+def test_what_rides_along_in_one_call_has_a_bound_for_all_records_together(
+    deps: ActionDeps, connection_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "MERGED_AT_ONCE", 6)
+    ids = ["003000000000001AAA", "003000000000002AAA"]
+    intents = [
+        Intent("Contact", "update", {"Email": f"{number}@b.example"}, record_id=one, mergeable=True)
+        for number in range(5)
+        for one in ids
+    ]
+    accept(deps, connection_id, intents, source="cli")
+    batch = claim(deps, queue_of(deps, rows))
+    assert batch
+    assert [sum(one.record_id == record for one in batch.actions) for record in ids] == [4, 4]  # itself and three more
+
+
 def test_a_queue_rests_until_its_next_work_and_is_due_again_then(
     deps: ActionDeps, connection_id: int, rows: Rows
 ) -> None:
