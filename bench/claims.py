@@ -70,9 +70,9 @@ class Crowd:
                 {"connection": connection},
             )
         with database.transaction() as session:
-            found = queues.find_queue(session, int(queue or 0))
+            found = queues.look(session, int(queue or 0))
         assert found
-        self.queue: Queue = found
+        self.queue: Queue = found[0]
 
     def claim(self, limit: int) -> Batch:
         with self.database.transaction() as session:

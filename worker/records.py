@@ -227,7 +227,7 @@ def accept_for(
     deps: ActionDeps, user_id: str, intents: Sequence[Intent], *, source: str, only_valid: bool = False
 ) -> list[Accepted] | Sorted:
     """Store writes of a user; raises DisconnectedError and as `accept`."""
-    with deps.database.looking() as session:
+    with deps.database.alone() as session:
         connection_id = connection_of(session, user_id)
     if only_valid:
         return accept(deps, connection_id, intents, source=source, only_valid=True)
@@ -236,5 +236,5 @@ def accept_for(
 
 def read_action(deps: ActionDeps, action_id: UUID) -> dict[str, Any] | None:
     """One action, as `store.read` gives it."""
-    with deps.database.looking() as session:
+    with deps.database.alone() as session:
         return store.read(session, action_id)

@@ -7,7 +7,7 @@ from worker.db import Database
 
 
 def test_a_connection_that_the_server_ended_is_not_handed_out(database: Database) -> None:
-    for kind in (database.transaction, database.looking):
+    for kind in (database.transaction, database.alone):
         with kind() as session:
             pid = session.scalar(text("SELECT pg_backend_pid()"))
         with psycopg.connect(database.url, autocommit=True) as other:

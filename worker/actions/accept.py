@@ -166,7 +166,7 @@ def _examine(
     _read(request, intents)
     _check_callbacks(deps, request)
     keys = request.keys()
-    with deps.database.looking() as session:  # which asks nothing where there are neither keys nor parents
+    with deps.database.alone() as session:  # which asks nothing where there are neither keys nor parents
         known = store.known_keys(session, request.connection_id, keys) if keys else {}
         accepted = _set_aside_known(request, known)
         ids = {place: new_id() for place in request.asked}

@@ -125,11 +125,6 @@ def expire(session: Session, queue: Queue, *, now: datetime, settling: timedelta
     session.execute(text(EXPIRE), {**_of(queue), "now": now, "settling": settling})
 
 
-def has_ready(session: Session, queue: Queue, *, now: datetime) -> bool:
-    """Whether something can be sent now."""
-    return more_ready_than(session, queue, 0, now=now)
-
-
 def look(
     session: Session, queue: Queue, *, now: datetime, parents: Collection[str] = (), limit: int = COLLECTION_RECORDS
 ) -> list[Head]:

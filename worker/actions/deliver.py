@@ -56,7 +56,7 @@ def serve(deps: ActionDeps, queue_id: int) -> Step:
     while isinstance(found, Again) and (now := time.monotonic()) < begun + TURN_SECONDS and not deps.crowded():
         few = now < counted + COUNT_AGAIN_SECONDS
         counted = counted if few else now
-        found = step(deps, queue_id, few=few)
+        found = step(deps, queue_id, further=True, few=few)
     return found
 
 
@@ -66,29 +66,25 @@ def step(
     *,
     now: datetime | None = None,
     chance: Callable[[], float] = random.random,
+    further: bool = False,
     few: bool = False,
 ) -> Step:
     """Move one queue one step. May run at the same time as others on the same queue: each claims what it sends.
 
-    `few`: a moment ago less was ready than a Bulk job is for.
+    `further`: in the same turn as the step before. `few`: a moment ago less was ready than a Bulk job is for.
     """
-    settling = timedelta(seconds=deps.settings.settling_seconds)
     deps.give_way()
-    with deps.database.transaction() as session:
-        queue = queues.find_queue(session, queue_id)
-        if queue is None:
-            return Busy()
-        now = now or queue.found_at or deps.database.now()
-        claims.expire(session, queue, now=now, settling=settling)
-        todo = queues.todo(session, queue, now=now)
+    with deps.database.alone() as session:
+        found = queues.look(session, queue_id, now=now, serve=not further)
+    if found is None:
+        return Busy()
+    queue, todo = found
     with (
         bound(connection=queue.connection_id, object=queue.object),
         attributed(object=queue.object, lane="actions", cause="deliver"),
     ):
         try:
-            prepared = _prepare(deps, queue, todo, now=now, chance=chance)
-            sent = todo.deliver and deliver(deps, queue, now=now, chance=chance, few=few)
-            worked = prepared or sent
+            worked = _work(deps, queue, todo, chance=chance, few=few)
         except _PausedError as paused:
             _postpone(deps, queue, paused.after)
             return Done()
@@ -96,8 +92,7 @@ def step(
             pause = UNREACHABLE if isinstance(error, TransientError) else NEEDS_A_PERSON
             _postpone(deps, queue, getattr(error, "retry_after", None) or pause)
             raise
-        # None: something is ready, and waits for others' calls to end.
-        told = remember_delivered(deps, queue, busy=worked is None or (worked and _has_ready(deps, queue)))
+        told = remember_delivered(deps, queue, worked=worked)
         if worked is None:
             return Busy()
         if worked:
@@ -107,16 +102,21 @@ def step(
         return Done()
 
 
-def _prepare(deps: ActionDeps, queue: Queue, todo: Todo, *, now: datetime, chance: Callable[[], float]) -> bool:
-    """One piece of everything that comes before sending; whether there was any.
+def _work(deps: ActionDeps, queue: Queue, todo: Todo, *, chance: Callable[[], float], few: bool) -> bool | None:
+    """One piece of everything that there is to do; whether there was any, None when what is ready waits for others' calls.
 
-    All of it in each step, and sending after it: where there is always something to check or to look for, as there is while
+    All of it in each step, and sending last: where there is always something to check or to look for, as there is while
     thousands are in doubt, what is ready still goes.
     """
+    now = todo.now
+    if todo.expire:
+        with deps.database.transaction() as session:
+            claims.expire(session, queue, now=now, settling=timedelta(seconds=deps.settings.settling_seconds))
     vetted = todo.vet and vet(deps, queue)
-    resolved = todo.resolve and resolve(deps, queue, now=now)
+    resolved = (todo.resolve or todo.expire) and resolve(deps, queue, now=now)
     advanced = todo.advance and ingest.advance(deps, queue, now=now, chance=chance)
-    return vetted or resolved or advanced
+    sent = todo.deliver and deliver(deps, queue, now=now, chance=chance, few=few)
+    return vetted or resolved or advanced or sent
 
 
 class _PausedError(Exception):
@@ -129,12 +129,6 @@ class _PausedError(Exception):
 def _postpone(deps: ActionDeps, queue: Queue, after: timedelta) -> None:
     with deps.database.transaction() as session:
         queues.postpone(session, queue, after)
-
-
-def _has_ready(deps: ActionDeps, queue: Queue) -> bool:
-    now = deps.database.now()
-    with deps.database.transaction() as session:
-        return claims.has_ready(session, queue, now=now)
 
 
 def deliver(
@@ -297,13 +291,16 @@ def _write(
     log.info("actions.sent", operation=rows[0][0].operation, way=batch.way, sent=len(changes), **counts)
 
 
-# How many there are, and the age of the oldest: asked after each batch, when mostly nothing is to be done yet.
+# How many there are, the age of the oldest, and whether more is ready to be sent: asked after each batch.
 MANY = """
-SELECT count(*) AS number, extract(epoch FROM clock_timestamp() - min(finished_at)) AS age FROM (
+SELECT count(*) AS number, extract(epoch FROM clock_timestamp() - min(finished_at)) AS age,
+       EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
+                  AND state = 'ready' AND due_at <= statement_timestamp() {ordered} OFFSET 0) AS more
+  FROM (
   SELECT finished_at FROM sfsync.actions
    WHERE connection_id = :connection AND object = :object AND state = 'delivered' AND remembered_at IS NULL
    ORDER BY finished_at LIMIT :limit) AS oldest
-"""
+""".replace("{ordered}", queues.ALONG_THE_INDEX)
 UNREMEMBERED = """
 SELECT id, record_id FROM sfsync.actions
  WHERE connection_id = :connection AND object = :object AND state = 'delivered' AND remembered_at IS NULL
@@ -312,20 +309,20 @@ SELECT id, record_id FROM sfsync.actions
 REMEMBERED = "UPDATE sfsync.actions SET remembered_at = clock_timestamp() WHERE id = ANY(CAST(:ids AS uuid[]))"
 
 
-def remember_delivered(deps: ActionDeps, queue: Queue, *, busy: bool = False) -> bool:
+def remember_delivered(deps: ActionDeps, queue: Queue, *, worked: bool | None = False) -> bool:
     """Put the delivered records into the mirror. A busy queue waits until there are many, or the oldest waits too long.
 
-    The outcome was committed before: what fails here is done again by the next step. One thread of all does it at a time.
-    False when the mirror could not be told.
+    `worked`: what the step did (see `_work`). The outcome was committed before: what fails here is done again by the next step.
+    One thread of all does it at a time. False when the mirror could not be told.
     """
     values = {"connection": queue.connection_id, "object": queue.object, "limit": COLLECTION_RETRIEVE_IDS}
     deps.give_way()
-    with deps.database.transaction() as session:
+    with deps.database.alone() as session:
         many = session.execute(text(MANY), values).one()
-        if many.number == 0:
-            return True
-        if busy and many.number < COLLECTION_RETRIEVE_IDS and many.age < REMEMBER_AFTER_SECONDS:
-            return True
+    busy = worked is None or (worked and many.more)
+    if many.number == 0 or (busy and many.number < COLLECTION_RETRIEVE_IDS and many.age < REMEMBER_AFTER_SECONDS):
+        return True
+    with deps.database.transaction() as session:
         if not queues.take_remembering(session, queue, timedelta(seconds=deps.settings.request_seconds)):
             return True
         rows = session.execute(text(UNREMEMBERED), values).all()  # none where somebody told the mirror just now

@@ -17,60 +17,67 @@ class Queue:
     object: str
     may_bulk: bool = False
     takes_keys: bool | None = False
-    found_at: datetime | None = None  # Postgres's time
-
-
-# Nothing is lost with this transaction that the next look would not do again: its commit need not wait for the disk.
-FIND = """
-SELECT set_config('synchronous_commit', 'off', true), clock_timestamp() AS now, q.id, q.connection_id, q.object, coalesce(q.bulk_after <= clock_timestamp(), true) AS may_bulk,
-       CASE WHEN q.takes_keys_until > clock_timestamp() THEN q.takes_keys END AS takes_keys
-  FROM sfsync.action_queues q JOIN public.salesforce_oauth_tokens c ON c.id = q.connection_id AND c.state = 'active'
- WHERE q.id = :id
-"""
 
 
 # What is ready is looked for in the order of its index, so that the index is read: where much is ready Postgres takes it to
 # be everywhere, and reads the table from its beginning, past everything that has ended since the last ANALYZE (40 ms at 30,000).
 ALONG_THE_INDEX = "ORDER BY priority DESC, created_at"
-TODO = """
-SELECT EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
+# One statement for one round trip: a step of a single action is hardly anything but round trips.
+_LOOK = """
+q AS MATERIALIZED (
+  SELECT q.id, q.connection_id, q.object, coalesce(q.bulk_after <= clock_timestamp(), true) AS may_bulk,
+         CASE WHEN q.takes_keys_until > clock_timestamp() THEN q.takes_keys END AS takes_keys,
+         coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+    FROM sfsync.action_queues q JOIN public.salesforce_oauth_tokens c ON c.id = q.connection_id AND c.state = 'active'
+   WHERE q.id = :id)
+SELECT q.*, EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = q.connection_id AND object = q.object
+                       AND state = 'sending' AND claim_until < statement_timestamp()) AS expire,
+       EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = q.connection_id AND object = q.object
                   AND NOT checked AND state = 'waiting') AS vet,
-       EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
-                  AND state = 'in_doubt' AND due_at <= :now) AS resolve,
-       EXISTS (SELECT 1 FROM sfsync.ingest_jobs WHERE connection_id = :connection AND object = :object
-                  AND state = 'ready' AND due_at <= :now) AS advance,
-       EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = :connection AND object = :object
-                  AND state = 'ready' AND due_at <= :now {ordered} OFFSET 0) AS deliver
+       EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = q.connection_id AND object = q.object
+                  AND state = 'in_doubt' AND due_at <= q.now) AS resolve,
+       EXISTS (SELECT 1 FROM sfsync.ingest_jobs WHERE connection_id = q.connection_id AND object = q.object
+                  AND state = 'ready' AND due_at <= q.now) AS advance,
+       EXISTS (SELECT 1 FROM sfsync.actions WHERE connection_id = q.connection_id AND object = q.object
+                  AND state = 'ready' AND due_at <= q.now {ordered} OFFSET 0) AS deliver
+  FROM q
 """.replace("{ordered}", ALONG_THE_INDEX)
+LOOK = "WITH " + _LOOK
+# The same, and the queue is marked. Several threads may serve one queue: none waits for another only to say that it is here.
+# Nor for the disk: what is lost with this transaction the next look does again.
+SERVE = """
+WITH unhurried AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+served AS (
+  UPDATE sfsync.action_queues SET last_served_at = clock_timestamp() FROM unhurried
+   WHERE id = (SELECT id FROM sfsync.action_queues WHERE id = :id FOR UPDATE SKIP LOCKED)),
+{look}
+""".replace("{look}", _LOOK)
 
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """What a queue may have to do now: each kind is looked at only if so."""
+    """What a queue may have to do at a time (Postgres's): each kind is looked at only if so."""
 
+    now: datetime
+    expire: bool  # something was sent and never answered
     vet: bool
     resolve: bool
     advance: bool
     deliver: bool
 
 
-def todo(session: Session, queue: Queue, *, now: datetime) -> Todo:
-    """What there is to do, in one look."""
-    return Todo(**session.execute(text(TODO), {**_of(queue), "now": now}).mappings().one())
+def look(
+    session: Session, queue_id: int, *, now: datetime | None = None, serve: bool = False
+) -> tuple[Queue, Todo] | None:
+    """The queue and what there is to do; None when it is gone or its connection waits for a person.
 
-
-def find_queue(session: Session, queue_id: int) -> Queue | None:
-    """The queue, marked as served now; None when it is gone or its connection waits for a person."""
-    row = session.execute(text(FIND), {"id": queue_id}).first()
+    `now`: instead of Postgres's time. `serve`: mark the queue as served now.
+    """
+    row = session.execute(text(SERVE if serve else LOOK), {"id": queue_id, "now": now}).first()
     if row is None:
         return None
-    # Several threads may serve one queue: none waits for another only to say that it is here.
-    served = """
-        UPDATE sfsync.action_queues SET last_served_at = clock_timestamp()
-         WHERE id = (SELECT id FROM sfsync.action_queues WHERE id = :id FOR UPDATE SKIP LOCKED)
-    """
-    session.execute(text(served), {"id": queue_id})
-    return Queue(row.id, row.connection_id, row.object, row.may_bulk, row.takes_keys, row.now)
+    queue = Queue(row.id, row.connection_id, row.object, row.may_bulk, row.takes_keys)
+    return queue, Todo(row.now, row.expire, row.vet, row.resolve, row.advance, row.deliver)
 
 
 def rest_queue(session: Session, queue: Queue, *, recheck: timedelta) -> bool:

@@ -80,7 +80,8 @@ def _write(
     deadline: Deadline | None,
 ) -> list[RowResult]:
     """One Collections call that carries records; some may fail while others succeed."""
-    body = {"allOrNone": False, "records": [_typed(object_name, record) for record in _limited(records)]}
+    attributes = {"type": name(object_name)}
+    body = {"allOrNone": False, "records": [{"attributes": attributes, **record} for record in _limited(records)]}
     answer = client.call(method, path, json=body, headers=headers, idempotent=False, deadline=deadline)
     return _results(answer.body, len(records))
 
@@ -200,10 +201,6 @@ def retrieve(
     if not isinstance(answer, list) or len(answer) != len(ids):
         raise _odd()
     return [row if isinstance(row, dict) and row else None for row in answer]
-
-
-def _typed(object_name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    return {"attributes": {"type": name(object_name)}, **record}
 
 
 def _limited(records: S) -> S:

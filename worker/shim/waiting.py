@@ -77,5 +77,5 @@ class Outcomes:
             await asyncio.sleep(QUICK_SECONDS if self._rounds < QUICK_ROUNDS else SLOW_SECONDS)
 
     def _settled(self, ids: list[UUID]) -> set[UUID]:
-        with self._database.looking() as session:
+        with self._database.alone() as session:
             return store.settled(session, ids)

@@ -84,7 +84,7 @@ class StoredTokens:
     def stored(self) -> tuple[AccessToken, bool]:
         """The stored token as it is, and whether it is known to end now. Raises DisconnectedError like `current`."""
         soon = Connection.expires_at < func.clock_timestamp() + EXPIRES_SOON
-        with self._database.transaction() as session:
+        with self._database.alone() as session:
             found = session.execute(select(Connection, soon).where(Connection.id == self.connection_id)).one_or_none()
         row, ended = found if found is not None else (None, None)
         return self._token(_active(row, self.connection_id)), bool(ended)

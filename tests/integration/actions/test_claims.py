@@ -37,9 +37,9 @@ def create() -> Intent:
 def queue_of(deps: ActionDeps, rows: Rows) -> Queue:
     ((queue_id,),) = rows("SELECT id FROM sfsync.action_queues WHERE object = 'Contact'")
     with deps.database.transaction() as session:
-        queue = queues.find_queue(session, queue_id)
-    assert queue
-    return queue
+        found = queues.look(session, queue_id)
+    assert found
+    return found[0]
 
 
 def claim(deps: ActionDeps, queue: Queue, ttl: timedelta = TTL) -> Batch | None:

@@ -29,9 +29,9 @@ CHILD = Intent("Contact", "create", {"LastName": "Ito"}, parents={"AccountId": "
 def claimed(deps: ActionDeps, rows: Rows) -> Batch:
     ((queue_id,),) = rows("SELECT id FROM sfsync.action_queues WHERE object = 'Account'")
     with deps.database.transaction() as session:
-        queue = queues.find_queue(session, queue_id)
-        assert queue
-        batch = claims.claim_batch(session, queue, now=deps.database.now(), sent_at=SENT_AT, ttl=TTL)
+        found = queues.look(session, queue_id)
+        assert found
+        batch = claims.claim_batch(session, found[0], now=deps.database.now(), sent_at=SENT_AT, ttl=TTL)
     assert batch
     return batch
 

@@ -268,7 +268,7 @@ def test_the_order_of_a_record_is_the_order_of_commit(
             pool.submit(accept, deps, connection_id, [asked], source="http").result(30)
         enqueue(caller, change("late-3@b.example"))
         with deps.database.transaction() as session:
-            assert queues.find_queue(session, queue_of(rows, connection_id).id)
+            assert queues.look(session, queue_of(rows, connection_id).id)
     assert vet(deps, queue_of(rows, connection_id))
     found = rows("SELECT ticket, fields ->> 'Email', state FROM sfsync.actions ORDER BY ticket")
     emails = ("first@b.example", "late-1@b.example", "late-2@b.example", "late-3@b.example")
