@@ -115,8 +115,9 @@ class Bench:
     def burst(self, count: int) -> tuple[float, int]:
         """Seconds from before the acceptance to the last outcome; calls of the org until the mirror was told, too."""
         self.control.clear_ledger()
+        parts = list(batched([create(f"ours {number}") for number in range(count)], PART))
         since = self.rt.database.now()
-        for part in batched([create(f"ours {number}") for number in range(count)], PART):
+        for part in parts:
             self.accept(part)
         until(lambda: self._none(AWAKE) or time.sleep(0.25), limit=600)
         self.until_idle()

@@ -180,7 +180,7 @@ def insert(change: Change, item: ObjectType, values: Mapping[str, Any], *, free:
     _name(full, row)
     change.writes.row(_insert_sql(full.name, tuple(row)), tuple(row.values()))
     change.saved(full, row["Id"])
-    change.journal(full.name, row["Id"], "insert", row)
+    change.journal(full.name, row["Id"], "insert", {name: value for name, value in row.items() if value is not None})
     rollups.follow(change, full, row)
     return str(row["Id"])
 

@@ -6,7 +6,6 @@ updates of one record may ride on the same row of the call where their callers a
 
 import itertools
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -55,9 +54,8 @@ class Head(NamedTuple):
     parents: Collection[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """An action as it is sent: a `Head` with what it says."""
+class Pending(NamedTuple):
+    """An action as it is sent: a `Head` with what it says. Light, too."""
 
     id: UUID
     operation: str

@@ -4,13 +4,13 @@ The actions of a batch share one claim: a token that only grows, an expiry on Po
 is sent only if its claim outlasts the request's whole deadline, so a claim that expired had no answer and is in doubt.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from worker import exact
@@ -19,6 +19,7 @@ from worker.actions.queues import ALONG_THE_INDEX, Queue
 from worker.db import owner, uuid_array
 from worker.errors import FencedError
 from worker.salesforce.limits import COLLECTION_RECORDS
+from worker.steps import no_pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,11 @@ LOOK_AHEAD = 2  # batches' worth of heads that are looked at to fill one batch o
 FOLLOW_SECONDS = 1.0  # so long a call under way is waited for by what came after it, so that it fills the next batch
 SIBLINGS_SECONDS = 10.0  # so long what is under way keeps others of the same parent back
 
-# What is sent of an action; after a claim `way` is the one by which it goes.
+# What is sent of an action, in the order of Pending; after a claim `way` is the one by which it goes.
 SENT = """a.id, a.operation, a.record_id, a.external_id_field, a.external_id, CAST(a.fields AS text) AS fields, a.order_key,
        a.attempts, a.doubt_until IS NOT NULL AS doubted, a.ticket, a.way, a.mergeable, a.if_unmodified_since,
        octet_length(CAST(a.fields AS text)) AS size"""
+COLUMNS = 14  # so many are of Pending
 
 # The kind is not asked for here: what it would keep is hard to guess for the planner, which then reads and sorts everything
 # that is ready instead of walking along the index (8 ms instead of 1 at 10,000 rows, and growing with them).
@@ -142,8 +144,8 @@ def look(
 
 def whole(session: Session, heads: Collection[Head]) -> list[Pending]:
     """The same actions with all that is sent of them."""
-    rows = session.execute(text(WHOLE), {"ids": [one.id for one in heads]}).mappings()
-    return [pending(row, attempts=row["attempts"] + 1) for row in rows]
+    rows = session.execute(text(WHOLE), {"ids": [one.id for one in heads]}).all()
+    return pendings(rows, sending=True)
 
 
 def more_ready_than(session: Session, queue: Queue, count: int, *, now: datetime) -> bool:
@@ -194,9 +196,9 @@ def claim_batch(
     ids = [*(one.id for one in chosen), *_followers(session, chosen)]
     way = way or way_of(chosen[0])
     values = {"owner": owner(), "ttl": ttl, "sent_at": sent_at, "way": way, "ids": uuid_array(ids)}
-    rows = session.execute(text(TAKE), values).mappings().all()
-    taken = {row["id"]: pending(row, attempts=row["attempts"]) for row in rows}
-    return Batch(queue, rows[0]["claim_token"], "sending", tuple(taken[one] for one in ids), way)
+    rows = session.execute(text(TAKE), values).all()
+    taken = {one.id: one for one in pendings(rows)}
+    return Batch(queue, rows[0].claim_token, "sending", tuple(taken[one] for one in ids), way)
 
 
 def _followers(session: Session, heads: Sequence[Head]) -> list[UUID]:
@@ -229,17 +231,16 @@ class Doubt:
 
 def claim_doubt(session: Session, queue: Queue, *, now: datetime, ttl: timedelta) -> Doubt | None:
     """Claim actions in doubt that are due for a look; None when there are none."""
-    rows = session.execute(text(DOUBTFUL), {**_of(queue), "now": now, "limit": COLLECTION_RECORDS}).mappings().all()
+    rows = session.execute(text(DOUBTFUL), {**_of(queue), "now": now, "limit": COLLECTION_RECORDS}).all()
     if not rows:
         return None
     token = _token(session)
-    session.execute(text(HOLD), {"token": token, "owner": owner(), "ttl": ttl, "ids": [row["id"] for row in rows]})
-    batch = Batch(queue, token, "in_doubt", tuple(pending(row, attempts=row["attempts"]) for row in rows))
+    session.execute(text(HOLD), {"token": token, "owner": owner(), "ttl": ttl, "ids": [row.id for row in rows]})
     return Doubt(
-        batch,
-        {row["id"]: row["sent_at"] for row in rows},
-        {row["id"]: row["doubt_until"] for row in rows},
-        {row["id"]: row["error"] or {} for row in rows},
+        Batch(queue, token, "in_doubt", tuple(pendings(rows))),
+        {row.id: row.sent_at for row in rows},
+        {row.id: row.doubt_until for row in rows},
+        {row.id: row.error or {} for row in rows},
     )
 
 
@@ -254,24 +255,20 @@ def prolong(session: Session, batch: Batch, actions: Collection[Pending], ttl: t
         raise fenced(batch)
 
 
-def pending(row: RowMapping, *, attempts: int) -> Pending:
-    """A row of `SENT` as an action."""
-    return Pending(
-        id=row["id"],
-        operation=row["operation"],
-        record_id=row["record_id"],
-        external_id_field=row["external_id_field"],
-        external_id=row["external_id"],
-        fields=exact.loads(row["fields"]),
-        order_key=row["order_key"],
-        attempts=attempts,
-        doubted=row["doubted"],
-        ticket=row["ticket"],
-        way=row["way"],
-        mergeable=row["mergeable"],
-        if_unmodified_since=row["if_unmodified_since"],
-        size=row["size"],
-    )
+def pendings(
+    rows: Sequence[Row[Any]], *, sending: bool = False, pause: Callable[[], None] = no_pause
+) -> list[Pending]:
+    """Rows that begin with `SENT` as actions; `sending`: with the sending that is to come counted."""
+    found: list[Pending] = []
+    for start in range(0, len(rows), COLLECTION_RECORDS):
+        some = rows[start : start + COLLECTION_RECORDS]
+        fields = exact.loads(f"[{','.join([row.fields for row in some])}]")  # at once, in half the time
+        found += [
+            Pending(*row[:COLUMNS])._replace(fields=given, attempts=row.attempts + sending)
+            for row, given in zip(some, fields, strict=True)
+        ]
+        pause()
+    return found
 
 
 def _of(queue: Queue) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from worker import db
 from worker.actions import ingest_rows
 from worker.actions.batching import BULK, Head, Pending, cut
-from worker.actions.claims import SENT, pending
+from worker.actions.claims import SENT, pendings
 from worker.actions.queues import Queue
 from worker.db import Claim, uuid_array
 from worker.salesforce.limits import INGEST_BATCH_ROWS
-from worker.steps import no_pause, paced
+from worker.steps import no_pause
 
 JOB_BYTES = 20 * 1024 * 1024  # ours, far below the vendor's limit: a job's data is held in memory
 OPENING = 0x5F5E  # an advisory lock, with the queue's id: threads that count at the same moment would all open one
@@ -94,8 +94,8 @@ def heads(
         "external_id_field": kind.external_id_field,
         "limit": INGEST_BATCH_ROWS,
     }
-    rows = paced(session.execute(text(HEADS), values).mappings(), pause)
-    found = [one for row in rows if ingest_rows.cells(one := pending(row, attempts=row["attempts"] + 1)) is not None]
+    ready = pendings(session.execute(text(HEADS), values).all(), sending=True, pause=pause)
+    found = [one for one in ready if ingest_rows.cells(one) is not None]
     sizes = [one.size for one in found]
     return found[: cut(sizes, records=INGEST_BATCH_ROWS, size=JOB_BYTES)] if found else []
 
@@ -118,8 +118,7 @@ def open_job(session: Session, queue: Queue, actions: Sequence[Pending], *, sent
 
 def carried(session: Session, job: Job, pause: Callable[[], None] = no_pause) -> list[Pending]:
     """The actions that have no outcome of this job yet, always in the same order."""
-    rows = paced(session.execute(text(CARRIED), {"job": job.id}).mappings(), pause)
-    return [pending(row, attempts=row["attempts"]) for row in rows]
+    return pendings(session.execute(text(CARRIED), {"job": job.id}).all(), pause=pause)
 
 
 def move(

@@ -29,18 +29,20 @@ def to_csv(
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\n")
     if with_header:
         writer.writerow(fields)
-    places = [place for place, field in enumerate(fields) if field in loose]
-    for record in records:
-        values: list[Any] = [
-            value if value.__class__ in _WRITTEN else _plain(value) for value in map(record.get, fields)
-        ]
-        for place in places:
-            values[place] = _as_bulk(_plain(values[place]))
-        writer.writerow(values)
+    rows = list(records)
+    columns = [_column([row.get(field) for row in rows], loose=field in loose) for field in fields]
+    writer.writerows(zip(*columns, strict=True))
     return buffer.getvalue().encode("utf-8", "surrogatepass")  # halves of a pair go the way that those of CSV go
 
 
-_WRITTEN = frozenset({str, int, type(None)})  # which csv writes as they are meant
+def _column(values: list[Any], *, loose: bool) -> list[Any]:
+    """Values of one field as csv is to write them. Most fields hold nothing else than what it writes as it is meant."""
+    if loose:
+        return [_as_bulk(_plain(value)) for value in values]
+    return values if _WRITTEN.issuperset(map(type, values)) else [_plain(value) for value in values]
+
+
+_WRITTEN = frozenset({str, int, type(None)})
 
 
 def _as_bulk(value: str) -> str:
