@@ -1,5 +1,6 @@
 """`python -m local_org`: start a local Salesforce. Stops on SIGTERM and Ctrl-C."""
 
+import gc
 import json
 import os
 import socket
@@ -222,6 +223,7 @@ def serve(
         "pid": os.getpid(),
         **({"proxy_url": proxy.url} if proxy else {}),
     }
+    gc.freeze()  # what lives now lives for ever: Python's collector need not go through it again and again
     Server(config, lambda: tell_ready(known, ready_file), proxy).run(sockets=[listener])
 
 

@@ -44,16 +44,22 @@ class Database:
         self.url = url
         self.pool_size = pool_size
         self.application = application
-        self._engines: dict[int, Engine] = {}
+        self._engines: dict[int, tuple[Engine, Engine]] = {}
         self._lock = threading.Lock()
 
     @property
     def engine(self) -> Engine:
         """This process's engine."""
+        return self._of_process()[0]
+
+    def _of_process(self) -> tuple[Engine, Engine]:
+        """This process's engine, and the same for statements that are alone."""
         pid = os.getpid()
         with self._lock:
             if pid not in self._engines:
-                self._engines = {pid: self._make_engine()}  # a parent's engine is left alone, not disposed
+                engine = self._make_engine()
+                alone = engine.execution_options(isolation_level="AUTOCOMMIT")
+                self._engines = {pid: (engine, alone)}  # a parent's engine is left alone, not disposed
             return self._engines[pid]
 
     def _make_engine(self) -> Engine:
@@ -88,16 +94,15 @@ class Database:
     @contextmanager
     def alone(self) -> Iterator[Session]:
         """For one statement: each is a transaction of its own, which saves two round trips."""
-        engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        with Session(engine, expire_on_commit=False) as session:
+        with Session(self._of_process()[1], expire_on_commit=False) as session:
             yield session
 
     def close(self) -> None:
         """Close this process's connections."""
         with self._lock:
-            engine = self._engines.pop(os.getpid(), None)
-        if engine is not None:
-            engine.dispose()
+            engines = self._engines.pop(os.getpid(), None)
+        if engines is not None:
+            engines[0].dispose()
 
     def now(self) -> datetime:
         """Postgres's clock, aware UTC. Doors read it once per step."""

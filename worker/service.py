@@ -33,6 +33,8 @@ PAUSE_SECONDS = 1.0  # before a poller that died is started again
 # How long a thread may hold Python's lock while others wait for it (5 ms unless set). A step waits for Postgres or the org
 # dozens of times, and after each of them for the lock: beside batches that compute, that was most of a single action's time.
 SWITCH_SECONDS = 0.0005
+# How many new objects make Python's collector begin (700 unless set): a page of records is thousands, none of them garbage yet.
+COLLECTED_AFTER = 20_000
 
 
 def serve(settings: Settings, service: str, concurrency: int | None) -> int:
@@ -85,6 +87,7 @@ def _begin(poller: "Poller | Sibling") -> None:
     """Start, all being imported: the collector need not go through that each time, all threads waiting (0.2 s beside a Bulk job)."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(COLLECTED_AFTER)
     poller.start()
 
 

@@ -255,9 +255,7 @@ def prolong(session: Session, batch: Batch, actions: Collection[Pending], ttl: t
         raise fenced(batch)
 
 
-def pendings(
-    rows: Sequence[Row[Any]], *, sending: bool = False, pause: Callable[[], None] = no_pause
-) -> list[Pending]:
+def pendings(rows: Sequence[Row[Any]], *, sending: bool = False, pause: Callable[[], None] = no_pause) -> list[Pending]:
     """Rows that begin with `SENT` as actions; `sending`: with the sending that is to come counted."""
     found: list[Pending] = []
     for start in range(0, len(rows), COLLECTION_RECORDS):
