@@ -169,7 +169,13 @@ class Action(Base):
 
     __tablename__ = "actions"
     __table_args__ = (
-        UniqueConstraint("connection_id", "idempotency_key"),
+        Index(
+            "uq_actions_idempotency_key",
+            "connection_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
         *(CheckConstraint(rule, name=name) for name, rule in RULES.items()),
         Index(
             "ix_actions_ready",
