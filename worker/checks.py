@@ -178,8 +178,9 @@ def _allowance_check(org: dict[str, Any], settings: Settings) -> Check:
     name = f"allowance {org['organization_id']}"
     used = f"{org['used']:,} of {org['max']:,} API calls of 24 hours are used"
     spent_on = "sfsync status --usage shows what for; fewer mirrors, longer intervals or more calls help"
-    if org["blocked_until"]:
-        return Check(name, "unhealthy", f"the org takes no calls now: {used}; all its work waits", spent_on)
+    if until := org["blocked_until"]:
+        text = f"the org takes no calls now and is asked again at {until:%H:%M} UTC; all its work waits; by our count {used}"
+        return Check(name, "unhealthy", text, spent_on)
     if org["mirrors_paused"]:
         return Check(
             name, "unhealthy", f"refreshes pause: {used}, {org['reserve_left']:,} are kept for actions", spent_on

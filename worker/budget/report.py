@@ -59,14 +59,15 @@ def orgs(session: Session, settings: Settings, now: datetime, *, user_id: str | 
 
 def _org(row: Any, spent: Spent, settings: Settings, now: datetime) -> dict[str, Any]:
     account = account_of(row, now, settings.reserve_share)
+    blocked = account.blocked_until if account.blocked_until and account.blocked_until > now else None
     found: dict[str, Any] = {
         "organization_id": row.organization_id,
         "used": account.used,
         "max": account.max,
-        "left": None if account.max is None else max(0, account.max - account.used),
+        "left": None if account.max is None else 0 if blocked else max(0, account.max - account.used),
         "reported_at": row.api_reported_at,
         "reserve_left": account.reserve_left,
-        "blocked_until": account.blocked_until if account.blocked_until and account.blocked_until > now else None,
+        "blocked_until": blocked,
         "ours": int(row.calls),
         "parallel_calls": int(row.slots),
         "parallel_calls_max": policy.parallel_calls(account.max, settings.parallel_calls),

@@ -104,6 +104,19 @@ def test_a_number_past_its_threshold_stands_out(shim: Shim, visitor: TestClient)
         assert {name: tiles()[name] for name in quiet} == quiet
 
 
+def test_an_org_that_refuses_calls_has_none_left_whatever_our_count(shim: Shim, visitor: TestClient) -> None:
+    with psycopg.connect(shim.url) as connection:
+        connection.execute(
+            "UPDATE salesforce_oauth_tokens SET organization_id = '00D000000000001AAA';"
+            "INSERT INTO sfsync.orgs (organization_id, api_used, api_max, blocked_until)"
+            " VALUES ('00D000000000001AAA', 10, 1000, clock_timestamp() + interval '10 min')"
+        )
+    sign_in(shim, visitor)
+    page = visitor.get("/live").text
+    assert re.search(r'class="tile unhealthy"><div class="name">API calls left</div>\s*<div[^>]*>0%</div>', page)
+    assert "asked again" in page
+
+
 @pytest.mark.parametrize("key", ["write", "all"])
 def test_only_an_admin_key_for_all_users_signs_in(shim: Shim, visitor: TestClient, key: str) -> None:
     assert sign_in(shim, visitor, key).status_code == 401

@@ -123,6 +123,8 @@ def _allowance(seen: Seen) -> Tile:
     least = min(known, key=lambda org: org["left"] / org["max"])
     share = least["left"] / least["max"]
     left = f"{least['left']:,} of {least['max']:,} in 24 hours"
+    if least["blocked_until"]:
+        left = f"spent, says the org; asked again {least['blocked_until']:%H:%M} UTC"
     return Tile("API calls left", f"{share:.0%}", left, _level(seen, "allowance "))
 
 
