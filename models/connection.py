@@ -72,6 +72,8 @@ class Connection(Base):
     grant_type: Mapped[str] = mapped_column(Text)
     login_url: Mapped[str] = mapped_column(Text)
     salesforce_user_id: Mapped[str | None] = mapped_column(Text)
+    former_salesforce_user_id: Mapped[str | None] = mapped_column(Text)  # whose grant it was until `user_changed_at`
+    user_changed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     schema_name: Mapped[str] = mapped_column(Text, unique=True)  # the Postgres schema of its mirrors
     state: Mapped[str] = mapped_column(Text, server_default="active")
     state_reason: Mapped[str | None] = mapped_column(Text)

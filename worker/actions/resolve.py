@@ -109,12 +109,11 @@ def _by_values(deps: ActionDeps, held: Doubt, actions: Sequence[Pending], _: dat
     client = deps.client(queue.connection_id)
     ids = [str(one.record_id) for one in actions]
     rows = composite.retrieve(client, queue.object, ids, ["Id", *stamp, *sorted(names)])
-    with deps.database.transaction() as session:
-        user = session.scalar(text(USER), {"connection": queue.connection_id})
+    users = _users(deps, queue, min(held.sent_at[one.id] for one in actions))
     changes = []
     for one, row in zip(actions, rows, strict=True):
         sent = doubt.comparable(describe, one.fields)
-        ours = row is not None and (not stamp or user is None or row.get("LastModifiedById") == user)
+        ours = row is not None and (not stamp or not users or row.get("LastModifiedById") in users)
         if row is not None and ours and sent and sent.items() <= doubt.comparable(describe, row).items():
             found = Delivered(str(one.record_id), adopted=True)
             changes.append(Change(one.id, "delivered", outcome=found.as_json()))
@@ -249,7 +248,12 @@ def _unkeyed(action: Pending, pairing: doubt.Pairing, held: Doubt, now: datetime
     )
 
 
-USER = "SELECT salesforce_user_id FROM public.salesforce_oauth_tokens WHERE id = :connection"
+# Whose the connection is, and whose it was when the oldest of them was sent, if that was another (the org's clock may differ).
+USERS = """
+SELECT salesforce_user_id,
+       CASE WHEN user_changed_at > :since - interval '15 minutes' THEN former_salesforce_user_id END
+  FROM public.salesforce_oauth_tokens WHERE id = :connection
+"""
 NOBODY = OrgComplaint("UNKNOWN_USER", "the org did not say which user this connection is")
 
 
@@ -257,12 +261,11 @@ def _ours(
     deps: ActionDeps, queue: Queue, describe: ObjectDescribe, actions: Sequence[Pending], since: datetime
 ) -> list[doubt.Found]:
     """Records that our user created since, deleted ones too, with the fields that were sent."""
-    with deps.database.transaction() as session:
-        user = session.scalar(text(USER), {"connection": queue.connection_id})
-    if user is None:
+    users = _users(deps, queue, since)
+    if not users:
         raise RejectedError(0, (NOBODY,))
     names = sorted({name for one in actions for name in doubt.comparable(describe, one.fields)})
-    where = soql.all_of(f"CreatedById = {soql.literal(user)}", f"CreatedDate >= {soql.literal(since)}")
+    where = soql.all_of(soql.in_list("CreatedById", users), f"CreatedDate >= {soql.literal(since)}")
     client = deps.client(queue.connection_id)
     fields = list(dict.fromkeys(["Id", "CreatedDate", *names]))
     page = rest.query(client, soql.select(describe.name, fields, where=where), all_rows=True)
@@ -273,6 +276,13 @@ def _ours(
         page = rest.more(client, page.next_url)
         rows += page.records
     return [_found(describe, row) for row in rows]
+
+
+def _users(deps: ActionDeps, queue: Queue, since: datetime) -> list[str]:
+    """Users of the org who may have sent something for this connection since then."""
+    values = {"connection": queue.connection_id, "since": since}
+    with deps.database.transaction() as session:
+        return [str(one) for one in session.execute(text(USERS), values).one() if one is not None]
 
 
 TOO_MANY = OrgComplaint("TOO_MANY_RECORDS", f"more than {MAX_RECORDS:,} records were created by this user since")

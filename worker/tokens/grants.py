@@ -167,6 +167,9 @@ def store_connection(
     row.session_seconds = None
     row.jwt_key = vault.encrypt(jwt_key, table=TABLE, column="jwt_key", row=row.id) if jwt_key is not None else None
     put_grant(vault, row, grant)
+    if row.salesforce_user_id not in (None, identity.user_id):
+        row.former_salesforce_user_id = row.salesforce_user_id  # what he sent without an answer is his record
+        row.user_changed_at = func.clock_timestamp()
     row.organization_id, row.salesforce_user_id, row.username = (
         identity.organization_id,
         identity.user_id,

@@ -218,6 +218,19 @@ def test_what_was_not_sent_because_the_org_is_to_be_left_alone_is_not_in_doubt(
     assert len(world.find("Lead", name)) == 2
 
 
+def test_what_a_former_user_of_the_connection_sent_is_looked_for_among_his_records(world: World, name: str) -> None:
+    world.accept(plain(name))
+    world.spoil({"cut": "after"})
+    world.step()
+    world.rows(
+        "UPDATE salesforce_oauth_tokens SET salesforce_user_id = '005000000000009AAA',"
+        " former_salesforce_user_id = salesforce_user_id, user_changed_at = clock_timestamp() WHERE user_id = 'u'"
+    )
+    for _ in range(3):
+        world.step(later=LATER)
+    assert (world.states(), len(world.find("Campaign", name))) == (["delivered"], 1)
+
+
 def test_what_cannot_be_looked_for_is_held_and_blocks_no_other(world: World, name: str) -> None:
     world.spoil({"cut": "after"})
     world.accept(contact(name))

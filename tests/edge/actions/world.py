@@ -28,7 +28,8 @@ DELETE FROM salesforce_oauth_tokens WHERE user_id <> 'u'
 CONNECT = """
 INSERT INTO salesforce_oauth_tokens (user_id, grant_type, login_url, schema_name, access_token, salesforce_user_id)
 VALUES ('u', 'client_credentials', %s, 'salesforce', 'x', %s)
-ON CONFLICT (user_id) DO UPDATE SET state = 'active' RETURNING id
+ON CONFLICT (user_id) DO UPDATE SET state = 'active', salesforce_user_id = EXCLUDED.salesforce_user_id,
+       former_salesforce_user_id = NULL, user_changed_at = NULL RETURNING id
 """
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from models.connection import Connection
 from tests.edge.scripted import answer
-from tests.integration.tokens.issuer import ORG, Issuer, connected, silence
+from tests.integration.tokens.issuer import ORG, USER, Issuer, connected, silence
 from worker.db import Database
 from worker.errors import DisconnectedError, SettingsError, TransientError
 from worker.salesforce import oauth, rest
@@ -194,6 +194,19 @@ def test_connecting_again_resumes_the_connection(
     row = row_of(database, ME.user_id)
     assert (row.state, row.state_reason, row.schema_name) == ("active", None, "salesforce")
     assert tokens.current().version > stale.version
+
+
+def test_whose_the_grant_was_is_kept_when_another_user_of_the_org_connects(
+    database: Database, vault: Vault, settings: Settings, issuer: Issuer
+) -> None:
+    connect_with_client_credentials(database, vault, settings, ME)
+    row = row_of(database, ME.user_id)
+    assert (row.former_salesforce_user_id, row.user_changed_at) == (None, None)
+    sql(database, "UPDATE salesforce_oauth_tokens SET salesforce_user_id = '005000000000009AAA'")
+    connect_with_client_credentials(database, vault, settings, ME)
+    row = row_of(database, ME.user_id)
+    assert (row.salesforce_user_id, row.former_salesforce_user_id) == (USER, "005000000000009AAA")
+    assert row.user_changed_at is not None
 
 
 def test_a_second_org_under_the_same_user_is_refused_while_the_first_has_mirrors(
