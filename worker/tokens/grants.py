@@ -139,6 +139,22 @@ def check_target(session: Session, user_id: str, schema_name: str | None) -> Non
         raise SettingsError(f"the mirrors of {user_id} are in the schema {found.schema_name}; it cannot be changed")
 
 
+# What was put off because the grant was refused is due when there is another; what somebody is at just now is left to him.
+WAITING = (
+    """
+    UPDATE sfsync.action_queues SET next_due_at = clock_timestamp()
+     WHERE id IN (SELECT id FROM sfsync.action_queues
+                   WHERE connection_id = :connection AND next_due_at > clock_timestamp() FOR UPDATE SKIP LOCKED)
+    """,
+    """
+    UPDATE sfsync.runs SET due_at = clock_timestamp()
+     WHERE id IN (SELECT r.id FROM sfsync.runs r JOIN sfsync.mirrors m ON m.id = r.mirror_id
+                   WHERE m.connection_id = :connection AND r.state = 'ready' AND r.due_at > clock_timestamp()
+                     FOR UPDATE OF r SKIP LOCKED)
+    """,
+)
+
+
 def store_connection(
     session: Session,
     vault: Vault,
@@ -176,10 +192,14 @@ def store_connection(
         identity.username,
     )
     row.grant_type, row.login_url, row.environment = grant_type, login_url, environment
+    resumed = row.state == "revoked"
     row.state, row.state_reason = "active", None
     if identity.organization_id is not None:
         session.execute(insert(Org).values(organization_id=identity.organization_id).on_conflict_do_nothing())
     session.flush()
+    if resumed:
+        for waiting in WAITING:
+            session.execute(text(waiting), {"connection": row.id})
     return row
 
 
