@@ -121,7 +121,7 @@ def _field_faults(describe: ObjectDescribe, name: str, value: Any, *, creating: 
     if value is None:
         refused = updating and not field.nillable and field.type != "boolean"
         return [_fault("REQUIRED_FIELD_MISSING", f"{field.name} cannot be emptied.", field.name)] if refused else []
-    wrong = _value_fault(field, value)
+    wrong = value_fault(field, value)
     return [wrong] if wrong else []
 
 
@@ -132,7 +132,8 @@ def _by_relationship(describe: ObjectDescribe, name: str, value: Any) -> FieldDe
     return next((one for one in describe.fields if (one.relationship_name or "").lower() == name.lower()), None)
 
 
-def _value_fault(field: FieldDescribe, value: Any) -> Fault | None:
+def value_fault(field: FieldDescribe, value: Any) -> Fault | None:
+    """What is wrong with one value that is not null, as far as its field tells."""
     if isinstance(value, (list, dict)):
         return _mistyped(field, "a plain value")
     if field.type == "boolean":

@@ -5,7 +5,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from worker.actions import store
-from worker.actions.check import Fault, canonical, faults, key_field
+from worker.actions.check import Fault, canonical, faults, key_field, value_fault
 from worker.actions.deps import ActionDeps
 from worker.actions.describes import describe_again, describe_of
 from worker.actions.intent import Intent
@@ -82,7 +82,8 @@ def _external_id_faults(describe: ObjectDescribe, intent: Intent) -> list[Fault]
         return [Fault("INVALID_FIELD", message, (intent.external_id_field,))]
     if intent.external_id_field.lower() in {given.lower() for given in intent.fields}:
         return [Fault("INVALID_FIELD", f"{named.name} is given as external id and among the fields.", (named.name,))]
-    return []
+    wrong = value_fault(named, intent.external_id)
+    return [wrong] if wrong else []
 
 
 def _canonical(describe: ObjectDescribe, intent: Intent) -> Intent:

@@ -133,6 +133,7 @@ def test_all_faults_of_all_actions_are_told_together_and_nothing_is_stored(
         contact(),
         Intent("Contact", "create", {"Email": "a@b.example", "Name": "x"}),
         Intent("Contact", "update", {"LastName": None}, record_id="006000000000001AAA"),
+        Intent("Opportunity", "upsert", {"Name": "x"}, external_id_field="external_key__c", external_id="x" * 65),
     ]
     rows("UPDATE sfsync.object_describes SET fetched_at = clock_timestamp()")
     with pytest.raises(FaultyError) as caught:
@@ -144,6 +145,7 @@ def test_all_faults_of_all_actions_are_told_together_and_nothing_is_stored(
         (2, "REQUIRED_FIELD_MISSING"),
         (3, "REQUIRED_FIELD_MISSING"),
         (3, "MALFORMED_ID"),
+        (4, "STRING_TOO_LONG"),
     ]
     assert rows("SELECT count(*) FROM sfsync.actions") == [(0,)]
 
