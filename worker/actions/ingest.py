@@ -277,10 +277,10 @@ def _wait(moving: Moving) -> str | None:
     if found.over:
         return _finish(moving, found)
     age = moving.deps.database.now() - moving.job.created_at
-    if found.state == ingest.OPEN:
-        _ask_to_begin(moving)
-    elif age > timedelta(hours=INGEST_JOB_HOURS):
+    if age > timedelta(hours=INGEST_JOB_HOURS):  # also where the org never let it begin
         ingest.abort(moving.client, moving.job_id)
+    elif found.state == ingest.OPEN:
+        _ask_to_begin(moving)
     moving.to("wait", after=min(_longest_pause(moving), max(FIRST_LOOK, age / 2)))
     return None
 

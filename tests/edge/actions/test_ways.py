@@ -221,6 +221,17 @@ def test_a_lost_answer_at_any_call_of_a_job_doubles_nothing(world: World, name: 
     assert len(world.find("Campaign", name)) == FEW
 
 
+def test_a_job_that_the_org_never_lets_begin_is_given_up_after_a_day(world: World, name: str) -> None:
+    refusal = {"status": 400, "body": [{"errorCode": "INVALIDJOB", "message": "not now"}]}
+    world.spoil(refusal, path_regex="jobs/ingest", body_regex="UploadComplete", times=None)
+    world.accept(*[plain(name) for _ in range(FEW)])
+    until(lambda: world.step() is not None and job_states(world) == [("wait", "ready")])
+    world.rows("UPDATE sfsync.ingest_jobs SET created_at = created_at - interval '25 hours'")
+    finish(world)
+    assert world.states() == ["delivered"] * FEW
+    assert len(world.find("Campaign", name)) == FEW
+
+
 def test_a_job_that_fails_sends_its_rows_by_calls(world: World, name: str) -> None:
     world.org.control.add_bulk_fault("fail", object="Campaign")
     world.accept(*[plain(name) for _ in range(FEW)])
