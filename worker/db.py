@@ -11,11 +11,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString, NamedTuple, TypeVar, cast
 
 import psycopg
 from sqlalchemy import Engine, create_engine, event, exc, text
@@ -29,12 +29,24 @@ log = get_logger(__name__)
 
 MINIMUM_SERVER = 16
 TRUSTED_SECONDS = 5.0  # a connection that rested no longer and has heard nothing from the server is taken to be alive
+DUPLICATE, DEADLOCK = "23505", "40P01"  # SQLSTATEs
+TRIES = 5  # of a transaction that Postgres ended
 CLAIMABLE = {"runs", "run_pages", "firings", "ingest_jobs"}  # tables with the claim columns, keyed by id
+
+
+T = TypeVar("T")
 
 
 def owner() -> str:
     """Who we are in a claim: host, process, thread. For people; the token decides."""
     return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
+
+
+class _Engines(NamedTuple):
+    """A process's engine, and the same for statements that are alone."""
+
+    common: Engine
+    alone: Engine
 
 
 class Database:
@@ -44,22 +56,21 @@ class Database:
         self.url = url
         self.pool_size = pool_size
         self.application = application
-        self._engines: dict[int, tuple[Engine, Engine]] = {}
+        self._engines: dict[int, _Engines] = {}
         self._lock = threading.Lock()
 
     @property
     def engine(self) -> Engine:
         """This process's engine."""
-        return self._of_process()[0]
+        return self._of_process().common
 
-    def _of_process(self) -> tuple[Engine, Engine]:
-        """This process's engine, and the same for statements that are alone."""
+    def _of_process(self) -> _Engines:
         pid = os.getpid()
         with self._lock:
             if pid not in self._engines:
                 engine = self._make_engine()
                 alone = engine.execution_options(isolation_level="AUTOCOMMIT")
-                self._engines = {pid: (engine, alone)}  # a parent's engine is left alone, not disposed
+                self._engines = {pid: _Engines(engine, alone)}  # a parent's engine is left alone, not disposed
             return self._engines[pid]
 
     def _make_engine(self) -> Engine:
@@ -94,7 +105,7 @@ class Database:
     @contextmanager
     def alone(self) -> Iterator[Session]:
         """For one statement: each is a transaction of its own, which saves two round trips."""
-        with Session(self._of_process()[1], expire_on_commit=False) as session:
+        with Session(self._of_process().alone, expire_on_commit=False) as session:
             yield session
 
     def close(self) -> None:
@@ -102,7 +113,7 @@ class Database:
         with self._lock:
             engines = self._engines.pop(os.getpid(), None)
         if engines is not None:
-            engines[0].dispose()
+            engines.common.dispose()
 
     def now(self) -> datetime:
         """Postgres's clock, aware UTC. Doors read it once per step."""
@@ -150,6 +161,22 @@ def _has_news(connection: psycopg.Connection[Any]) -> bool:
         return bool(poll.poll(0))
     except (psycopg.Error, ValueError, OSError):  # it is closed
         return True
+
+
+def sqlstate(error: exc.DBAPIError) -> str:
+    """Postgres's code for an error; "" where it gave none, as when a connection breaks."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def persist(transaction: Callable[[], T], states: Collection[str]) -> T:
+    """What a whole transaction gives; it is begun anew, a few times, where Postgres ends it by one of these SQLSTATEs."""
+    tries = TRIES
+    while True:
+        try:
+            return transaction()
+        except exc.DBAPIError as error:
+            if sqlstate(error) not in states or (tries := tries - 1) == 0:
+                raise
 
 
 def raw(session: Session) -> psycopg.Connection[Any]:

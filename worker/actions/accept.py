@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, overload
 from uuid import UUID
 
-from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from worker.actions import family, store
@@ -14,6 +13,7 @@ from worker.actions.check import Fault
 from worker.actions.checking import check, external_key
 from worker.actions.deps import DELIVER, ActionDeps
 from worker.actions.intent import Intent, content_hash, line_of, well_formed
+from worker.db import DEADLOCK, DUPLICATE, persist
 from worker.errors import RejectedError, SyncError
 from worker.salesforce.describe import ObjectDescribe
 
@@ -23,8 +23,7 @@ ACTIONS_AT_ONCE = 10_000
 KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
 # Somebody stored one of our keys a moment before us, or Postgres broke a deadlock (which the order of locks makes next to
 # impossible): nothing of ours was stored, and at the next try their keys are known.
-AGAIN = ("23505", "40P01")
-TRIES = 5
+AGAIN = (DUPLICATE, DEADLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +98,9 @@ def accept(
     """
     if not 1 <= len(intents) <= ACTIONS_AT_ONCE:
         raise FaultyError([Fault("LIMIT_EXCEEDED", f"1 to {ACTIONS_AT_ONCE:,} actions can be asked for at once.")])
-    tries = TRIES
-    while True:
-        try:
-            accepted, wrong = _accept(deps, connection_id, intents, source, new_id, only_valid=only_valid)
-        except (IntegrityError, OperationalError) as error:
-            if getattr(error.orig, "sqlstate", None) not in AGAIN or (tries := tries - 1) == 0:
-                raise
-        else:
-            break
+    accepted, wrong = persist(
+        lambda: _accept(deps, connection_id, intents, source, new_id, only_valid=only_valid), AGAIN
+    )
     if only_valid:
         return Sorted(accepted, tuple(wrong))
     return [accepted[place] for place in range(len(intents))]

@@ -42,7 +42,7 @@ SIBLINGS_SECONDS = 10.0  # so long what is under way keeps others of the same pa
 SENT = """a.id, a.operation, a.record_id, a.external_id_field, a.external_id, CAST(a.fields AS text) AS fields, a.order_key,
        a.attempts, a.doubt_until IS NOT NULL AS doubted, a.ticket, a.way, a.mergeable, a.if_unmodified_since,
        octet_length(CAST(a.fields AS text)) AS size"""
-COLUMNS = 14  # so many are of Pending
+COLUMNS = Pending._fields.index("parents")  # so many are of Pending
 
 # The kind is not asked for here: what it would keep is hard to guess for the planner, which then reads and sorts everything
 # that is ready instead of walking along the index (8 ms instead of 1 at 10,000 rows, and growing with them).

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from worker.actions import family, store
 from worker.actions.deps import DELIVER, ActionDeps
 from worker.actions.lifecycle import CANCELLABLE, FAILED, RETRYABLE
+from worker.actions.record import keep_quiet
 from worker.errors import SyncError
 
 PLACE = "SELECT connection_id, object, order_key, ticket FROM sfsync.actions WHERE id = :id"
@@ -33,13 +34,9 @@ UPDATE sfsync.actions SET state = 'cancelled', finished_at = clock_timestamp() W
 RETURNING state
 """
 # It was sent before without an answer: until that can no longer land, what follows must wait, or it would be written over.
-KEEP_QUIET = """
-INSERT INTO sfsync.action_lines AS l (connection_id, object, order_key, quiet_until)
-SELECT DISTINCT a.connection_id, a.object, k.name, a.doubt_until
-  FROM sfsync.actions a CROSS JOIN LATERAL (VALUES (a.order_key), (a.record_id)) AS k(name)
- WHERE a.id = :id AND a.ticket <> 0 AND a.doubt_until > clock_timestamp() AND k.name IS NOT NULL
- ORDER BY k.name
-    ON CONFLICT (connection_id, object, order_key) DO UPDATE SET quiet_until = greatest(l.quiet_until, EXCLUDED.quiet_until)
+MAY_LAND = """
+SELECT object, order_key, record_id, doubt_until FROM sfsync.actions
+ WHERE id = :id AND ticket <> 0 AND doubt_until > clock_timestamp()
 """
 DECIDED = """
 INSERT INTO sfsync.action_attempts (action_id, way, state) SELECT id, 'person', state FROM sfsync.actions WHERE id = :id
@@ -82,7 +79,7 @@ def cancel(deps: ActionDeps, action_id: UUID) -> bool:
         store.lock_lines(session, place.connection_id, lines)
         states = CANCELLABLE | (FAILED if _unblock(session, place) else frozenset())
         _change(session, CANCEL, action_id, states, {}, "waiting, ready or held")
-        session.execute(text(KEEP_QUIET), {"id": action_id})
+        keep_quiet(session, place.connection_id, session.execute(text(MAY_LAND), {"id": action_id}).all())
         queues = _go_on(session, place, lines, set())
     for queue_id in queues:
         deps.wake(DELIVER, queue_id)

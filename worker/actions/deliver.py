@@ -6,6 +6,7 @@ which is settled by looking (see resolve.py). Killed after the outcome: the mirr
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -287,7 +288,7 @@ def _write(
     ]
     deps.give_way()
     record(deps, batch, changes)
-    counts = {state: sum(one.state == state for one in changes) for state in {one.state for one in changes}}
+    counts = Counter(one.state for one in changes)
     log.info("actions.sent", operation=rows[0][0].operation, way=batch.way, sent=len(changes), **counts)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from worker import exact
 from worker.actions.deps import DELIVER, ActionDeps
+from worker.db import DUPLICATE, sqlstate
 
 ENQUEUE = "actions.enqueue"  # task name
 CALL = "SELECT action_id, repeated FROM sfsync.enqueue_actions(:user, CAST(:actions AS jsonb))"
@@ -49,7 +50,7 @@ def enqueue(deps: ActionDeps, document: Mapping[str, Any]) -> UUID:
                 of = {"connection": place.connection_id, "object": place.object}
                 queue = session.scalar(text(QUEUE), of)
     except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) != "23505":
+        if sqlstate(error) != DUPLICATE:
             raise
         raise RefusedDocumentError("its idempotency key was used before with other content") from None
     except DataError:
@@ -57,7 +58,7 @@ def enqueue(deps: ActionDeps, document: Mapping[str, Any]) -> UUID:
             "the user is not connected, or it is no action; `sfsync actions add` says why"
         ) from None
     except OperationalError as error:
-        if not (getattr(error.orig, "sqlstate", None) or "").startswith(TOO_MUCH):
+        if not sqlstate(error).startswith(TOO_MUCH):
             raise
         raise RefusedDocumentError("it is too large or too deep for Postgres") from None
     if queue is not None:

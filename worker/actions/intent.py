@@ -22,10 +22,8 @@ URL_CHARACTERS = 2_000
 LARGEST_PRIORITY = 32_767  # a smallint
 LARGEST_EXPONENT = 399  # far beyond any field; written out, 1e999999999 would fill the memory
 DEEPEST = 10  # levels below `fields`: a parent named by its external id takes two
-EARLIEST, LATEST = (
-    datetime(1, 1, 2, tzinfo=UTC),
-    datetime(9999, 12, 30, tzinfo=UTC),
-)  # in any time zone a year of 1 to 9999
+EARLIEST = datetime(1, 1, 2, tzinfo=UTC)  # in any time zone a year of 1 to 9999, as LATEST
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # NUL, half a character
 
 # Two external ids that differ in case may be one record to the org; taking them for one line is never wrong. Postgres must

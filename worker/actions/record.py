@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from worker import db, exact
@@ -14,13 +13,9 @@ from worker.actions.claims import Batch, fenced
 from worker.actions.deps import DELIVER, ActionDeps
 from worker.actions.lifecycle import FINISHED, PASSED
 from worker.actions.store import Line
-from worker.db import Claim, uuid_array
+from worker.db import DEADLOCK, Claim, uuid_array
 from worker.salesforce.limits import COLLECTION_RECORDS
 
-# Our locks have an order; the rows of the URLs that are told of outcomes have none. Postgres ends one of two that wait for each
-# other: it writes again, for without its outcomes the whole batch would be in doubt.
-DEADLOCK = "40P01"
-TRIES = 5
 _BEHIND = """c.shared AND c.state IN ('ready', 'held') AND EXISTS (
          SELECT 1 FROM sfsync.actions m JOIN sfsync.actions b
              ON b.connection_id = m.connection_id AND b.object = m.object AND b.order_key = m.order_key
@@ -69,18 +64,16 @@ def record(deps: ActionDeps, batch: Batch, changes: Sequence[Change], *, under: 
     """Write the changes, all or none; `under`: the claim on the Bulk job that the batch went by. FencedError: not ours any more."""
     if not changes:
         return
-    tries = TRIES
-    while True:
-        try:
-            with deps.database.transaction() as session:
-                if under is not None:
-                    db.guard(session, under)
-                queues = write(session, batch, changes)
-            break
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != DEADLOCK or (tries := tries - 1) == 0:
-                raise
-    for queue_id in queues:
+
+    def at_once() -> list[int]:
+        with deps.database.transaction() as session:
+            if under is not None:
+                db.guard(session, under)
+            return write(session, batch, changes)
+
+    # Our locks have an order; the rows of the URLs that are told of outcomes have none. Postgres ends one of two that wait for
+    # each other: it writes again, for without its outcomes the whole batch would be in doubt.
+    for queue_id in db.persist(at_once, (DEADLOCK,)):
         deps.wake(DELIVER, queue_id)
 
 
@@ -98,7 +91,7 @@ def write(session: Session, batch: Batch, changes: Sequence[Change]) -> list[int
         raise fenced(batch)
     behind = {row.id for row in rows if row.state == "waiting"}
     ended = {one for one in ending if one not in behind}
-    _keep_quiet(session, connection_id, [row for row in rows if row.may_land and row.id in ended])
+    keep_quiet(session, connection_id, [row for row in rows if row.may_land and row.id in ended])
     moved = behind.union(ended) - {one.id for one in batch.actions if one.ticket == 0}
     waiting = {(object_name, row.order_key) for row in rows if row.id in moved}
     delivered = {one.id for one in changes if one.state == "delivered"}
@@ -135,7 +128,11 @@ def _json(rows: Sequence[dict[str, Any]]) -> str:
     return f"[{','.join(parts)}]"
 
 
-def _keep_quiet(session: Session, connection_id: int, rows: Sequence[Any]) -> None:
+def keep_quiet(session: Session, connection_id: int, rows: Sequence[Any]) -> None:
+    """Let nothing go for these actions' lines and records until what was sent of them can no longer land.
+
+    Rows of object, order_key, record_id, doubt_until.
+    """
     if rows:
         keys = {(row.object, key): row.doubt_until for row in rows for key in (row.order_key, row.record_id) if key}
         held = [{"object": obj, "order_key": key, "until": until.isoformat()} for (obj, key), until in keys.items()]
